@@ -1,0 +1,200 @@
+"""From a request to a bundle on disk: prepare, convert, write, read back, verify, put in place.
+
+Everything happens in a staging directory beside the target. Until the last step the target is untouched.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+from xformer_export.formats import CONVERTERS, Converter, check_quantization
+from xformer_export.prepare import Prepared, golden_cases, prepare
+from xformer_mobile import __version__
+from xformer_mobile.artifact import (
+    FORMATS,
+    MANIFEST,
+    SCHEMA_VERSION,
+    Bundle,
+    GoldenCase,
+    describe_input,
+    describe_outputs,
+    describe_postprocess,
+    manifest_bytes,
+)
+from xformer_mobile.errors import OutputError, ParityError
+from xformer_mobile.files import exclusive_directory, output_errors
+from xformer_mobile.parity import Comparison, compare, run_all
+from xformer_mobile.postprocess import Postprocess
+from xformer_mobile.runners import open_runner_for_format
+from xformer_mobile.spec import ImageSize
+from xformer_mobile.zoo import count_macs, count_parameters
+
+__all__ = ["ExportRequest", "build_bundle", "bundle_name"]
+
+Report = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class ExportRequest:
+    """What to export. What is None comes from the checkpoint, or from the task's defaults without one.
+
+    ``output`` None names the bundle after its content, in the current directory.
+    """
+
+    formats: tuple[str, ...]
+    checkpoint: Path | None = None
+    task: str | None = None
+    variant: str | None = None
+    image_size: ImageSize | None = None
+    labels: tuple[str, ...] | None = None
+    quantize: str = "none"
+    output: Path | None = None
+    verify: bool = True
+
+
+def build_bundle(request: ExportRequest, report: Report = lambda step: None) -> Bundle:
+    """Make a bundle and put it in place; returns it opened.
+
+    ``report`` is called with the name of each step as it begins.
+
+    Raises:
+        XFormerError: whatever went wrong; then nothing was written, and an older bundle is as it was.
+    """
+    precision = check_quantization(request.quantize)
+    if request.output is not None:
+        _check_target(request.output)
+
+    report("prepare the model")
+    prepared = prepare(
+        request.checkpoint,
+        task=request.task,
+        variant=request.variant,
+        image_size=request.image_size,
+        labels=request.labels,
+    )
+    target = request.output or Path(bundle_name(prepared, precision))
+    _check_target(target)
+
+    with exclusive_directory(target) as staging:
+        converters = [CONVERTERS[name] for name in request.formats]
+        artifacts = []
+        for converter in converters:
+            report(f"convert to {converter.format}")
+            artifacts.append(_write_artifact(converter, prepared, staging))
+        report("run the reference model")
+        golden = golden_cases(prepared.reference)
+        manifest = _manifest(prepared, precision, artifacts, _write_golden(golden, staging))
+        _write(staging / MANIFEST, manifest_bytes(manifest))
+        if request.verify:
+            for name in request.formats:
+                report(f"verify {name}")
+                manifest["parity"][name] = _verify(Bundle.open(staging), name).as_json()
+            _write(staging / MANIFEST, manifest_bytes(manifest))
+        report("put the bundle in place")
+    return Bundle.open(target)
+
+
+def bundle_name(prepared: Prepared, precision: str) -> str:
+    """The default name of a bundle: variant, task, size, precision."""
+    config = prepared.config
+    return f"{config.variant.name}-{config.task}-{config.image_size}-{precision}"
+
+
+def _check_target(target: Path) -> None:
+    """Refuse to replace anything but a bundle or an empty directory."""
+    with output_errors(target):
+        if not target.exists():
+            return
+        if not target.is_dir():
+            raise OutputError(f"{target} is a file; give a directory for the bundle")
+        if any(target.iterdir()) and not (target / MANIFEST).is_file():
+            raise OutputError(f"{target} has other files and no {MANIFEST}; it is not a bundle and is left alone")
+
+
+def _write(path: Path, content: bytes) -> str:
+    """Write a file of the staging directory; returns its sha256."""
+    with output_errors(path.name):
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(content)
+    return hashlib.sha256(content).hexdigest()
+
+
+def _write_artifact(converter: Converter, prepared: Prepared, staging: Path) -> dict[str, Any]:
+    """Convert to one format; returns its entry in the manifest."""
+    content = converter.convert(prepared)
+    name = FORMATS[converter.format]
+    return {
+        "format": converter.format,
+        "file": name,
+        "sha256": _write(staging / name, content),
+        "size_bytes": len(content),
+        "input_dtype": converter.input_dtype,
+        "input_layout": converter.input_layout,
+        "requires": converter.requires,
+        "tools": converter.tool_versions(),
+    }
+
+
+def _write_golden(cases: list[GoldenCase], staging: Path) -> list[dict[str, Any]]:
+    """Write the golden cases; returns the manifest's ``golden``."""
+    entries = []
+    for case in cases:
+        picture = io.BytesIO()
+        Image.fromarray(case.image[0]).save(picture, "PNG")
+        files = {"input": (f"golden/{case.name}.png", picture.getvalue())}
+        for name, values in case.outputs.items():
+            files[name] = (f"golden/{case.name}.{name}.f32", values.astype("<f4").tobytes())
+        written = {key: {"file": name, "sha256": _write(staging / name, data)} for key, (name, data) in files.items()}
+        entries.append({"input": written.pop("input"), "outputs": written})
+    return entries
+
+
+def _manifest(
+    prepared: Prepared, precision: str, artifacts: list[dict[str, Any]], golden: list[dict[str, Any]]
+) -> dict[str, Any]:
+    config = prepared.config
+    return {
+        "schema_version": SCHEMA_VERSION,
+        "generator": {"name": "xformer-mobile", "version": __version__},
+        "model": {
+            "task": config.task,
+            "variant": config.variant.name,
+            "num_classes": config.num_classes,
+            "labels": list(config.labels),
+            "parameters": count_parameters(prepared.reference),
+            "macs": count_macs(prepared.reference),
+            "weights": prepared.weights,
+        },
+        "input": describe_input(config),
+        "outputs": describe_outputs(config),
+        "postprocess": describe_postprocess(Postprocess.of(config)),
+        "precision": precision,
+        "artifacts": artifacts,
+        "golden": golden,
+        "parity": {},
+    }
+
+
+def _verify(bundle: Bundle, format: str) -> Comparison:
+    """Read an artifact back and hold it to the reference model's golden outputs.
+
+    Raises:
+        ParityError: a tolerance is missed.
+    """
+    cases = bundle.golden()
+    with open_runner_for_format(bundle, format) as runner:
+        found = run_all(runner, [case.image for case in cases])
+        engine = runner.engine
+    comparison = compare(
+        [case.outputs for case in cases], found, bundle.postprocess(), engine=engine, precision=bundle.precision
+    )
+    if not comparison:
+        raise ParityError(f"{format} does not agree with the reference model: {'; '.join(comparison.misses())}")
+    return comparison

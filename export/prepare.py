@@ -1,0 +1,95 @@
+"""Step one: the reference model with its weights, its mobile form, and the golden cases."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from xformer_mobile.artifact import GoldenCase
+from xformer_mobile.errors import CheckpointError
+from xformer_mobile.mobile import MobileXFormer, to_mobile
+from xformer_mobile.patterns import golden_picture
+from xformer_mobile.reference import XFormer
+from xformer_mobile.runners.pytorch import TorchRunner
+from xformer_mobile.spec import DEFAULT_VARIANT, ImageSize, ModelConfig
+from xformer_mobile.weights import checkpoint_bytes, load_checkpoint
+from xformer_mobile.zoo import untrained_model
+
+__all__ = ["Prepared", "golden_cases", "load_reference", "prepare"]
+
+GOLDEN_CASES = 3
+
+SEED = 0
+"""Of the weights that are drawn where no checkpoint is given."""
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A model ready for the converters.
+
+    ``weights`` is the manifest's ``model.weights``.
+    """
+
+    reference: XFormer
+    mobile: MobileXFormer
+    weights: dict[str, Any]
+
+    @property
+    def config(self) -> ModelConfig:
+        return self.reference.config
+
+
+def load_reference(
+    checkpoint: Path | None,
+    *,
+    task: str | None = None,
+    variant: str | None = None,
+    image_size: ImageSize | None = None,
+    labels: tuple[str, ...] | None = None,
+) -> tuple[XFormer, dict[str, Any]]:
+    """The reference model of a checkpoint, or with drawn weights where there is none, and where they come from.
+
+    What is not given comes from the checkpoint; without one, from the task's defaults.
+    """
+    if checkpoint is not None:
+        loaded = load_checkpoint(checkpoint, task=task, variant=variant, image_size=image_size, labels=labels)
+        return loaded.model, {"source": "checkpoint", "sha256": loaded.sha256}
+    config = ModelConfig.create(task or "classify", variant or DEFAULT_VARIANT, image_size=image_size, labels=labels)
+    model = untrained_model(config, SEED)
+    digest = hashlib.sha256(checkpoint_bytes(model)).hexdigest()
+    return model, {"source": "untrained", "sha256": digest, "seed": SEED}
+
+
+def prepare(
+    checkpoint: Path | None,
+    *,
+    task: str | None = None,
+    variant: str | None = None,
+    image_size: ImageSize | None = None,
+    labels: tuple[str, ...] | None = None,
+) -> Prepared:
+    """Load the reference model and rewrite it; see :func:`load_reference`."""
+    model, weights = load_reference(checkpoint, task=task, variant=variant, image_size=image_size, labels=labels)
+    return Prepared(model, to_mobile(model), weights)
+
+
+def golden_cases(model: XFormer) -> list[GoldenCase]:
+    """Golden inputs and the reference model's outputs for them.
+
+    Raises:
+        CheckpointError: the reference model returns NaN or infinite values for one of them.
+    """
+    cases = []
+    with TorchRunner(model) as runner:
+        for index in range(GOLDEN_CASES):
+            image = golden_picture(index, model.config.image_size)
+            outputs = runner.run(image)
+            for name, values in outputs.items():
+                if not (abs(values) < float("inf")).all():
+                    raise CheckpointError(
+                        f"the weights are finite, but the model's output {name!r} is not: its activations overflow"
+                    )
+            cases.append(GoldenCase(f"{index:03d}", image, outputs))
+    return cases
