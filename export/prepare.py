@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,16 +12,12 @@ from xformer_mobile.mobile import MobileXFormer, to_mobile
 from xformer_mobile.patterns import golden_picture
 from xformer_mobile.reference import XFormer
 from xformer_mobile.runners.pytorch import TorchRunner
-from xformer_mobile.spec import DEFAULT_VARIANT, ImageSize, ModelConfig
-from xformer_mobile.weights import checkpoint_bytes, load_checkpoint
-from xformer_mobile.zoo import untrained_model
+from xformer_mobile.spec import ImageSize, ModelConfig
+from xformer_mobile.zoo import load_reference
 
-__all__ = ["Prepared", "golden_cases", "load_reference", "prepare"]
+__all__ = ["Prepared", "golden_cases", "prepare"]
 
 GOLDEN_CASES = 3
-
-SEED = 0
-"""Of the weights that are drawn where no checkpoint is given."""
 
 
 @dataclass(frozen=True)
@@ -39,27 +34,6 @@ class Prepared:
     @property
     def config(self) -> ModelConfig:
         return self.reference.config
-
-
-def load_reference(
-    checkpoint: Path | None,
-    *,
-    task: str | None = None,
-    variant: str | None = None,
-    image_size: ImageSize | None = None,
-    labels: tuple[str, ...] | None = None,
-) -> tuple[XFormer, dict[str, Any]]:
-    """The reference model of a checkpoint, or with drawn weights where there is none, and where they come from.
-
-    What is not given comes from the checkpoint; without one, from the task's defaults.
-    """
-    if checkpoint is not None:
-        loaded = load_checkpoint(checkpoint, task=task, variant=variant, image_size=image_size, labels=labels)
-        return loaded.model, {"source": "checkpoint", "sha256": loaded.sha256}
-    config = ModelConfig.create(task or "classify", variant or DEFAULT_VARIANT, image_size=image_size, labels=labels)
-    model = untrained_model(config, SEED)
-    digest = hashlib.sha256(checkpoint_bytes(model)).hexdigest()
-    return model, {"source": "untrained", "sha256": digest, "seed": SEED}
 
 
 def prepare(

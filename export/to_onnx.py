@@ -8,6 +8,7 @@ every runtime and quantizer knows, where ReduceMean is slow in int8.
 from __future__ import annotations
 
 import contextlib
+import importlib
 import json
 import logging
 import warnings
@@ -16,9 +17,9 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
-
 from xformer_export.op_rules import check_graph
 from xformer_export.prepare import Prepared
+
 from xformer_mobile import __version__
 from xformer_mobile.artifact import INPUT_NAME, describe_input
 from xformer_mobile.errors import ConversionError
@@ -100,7 +101,7 @@ def _export(prepared: Prepared) -> Any:
 
 
 def _translations() -> dict[Any, Any]:
-    from onnxscript import opset18 as op
+    op: Any = importlib.import_module("onnxscript").opset18
 
     def mean(x: Any, dim: Sequence[int], keepdim: bool = False, dtype: Any = None) -> Any:
         if sorted(axis % 4 for axis in dim) == [2, 3] and keepdim:

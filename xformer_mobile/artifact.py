@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import functools
 import json
-from collections.abc import Mapping
+import math
+import re
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
@@ -17,11 +19,20 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from xformer_mobile.errors import BundleError, UsageError
+from xformer_mobile.errors import BundleError, ImageError, UsageError
 from xformer_mobile.files import file_sha256
 from xformer_mobile.postprocess import DetectionRule, Postprocess
 from xformer_mobile.preprocess import ByteImage, describe_rule, load_image
-from xformer_mobile.spec import IMAGENET_MEAN, IMAGENET_STD, TASKS, ImageSize, ModelConfig, ResizeRule, Task
+from xformer_mobile.spec import (
+    IMAGENET_MEAN,
+    IMAGENET_STD,
+    TASKS,
+    ImageSize,
+    ModelConfig,
+    ResizeRule,
+    Task,
+    check_labels,
+)
 
 __all__ = [
     "FORMATS",
@@ -40,6 +51,9 @@ __all__ = [
 SCHEMA_VERSION = "1.0"
 MANIFEST = "manifest.json"
 MAX_MANIFEST_BYTES = 16 * 2**20
+LARGEST_NUMBER = 1e30
+"""No number in a manifest is larger; it fits a float32."""
+
 INPUT_NAME = "image"
 
 FORMATS = {"onnx": "model.onnx", "coreml": "model.mlpackage", "tflite": "model.tflite", "executorch": "model.pte"}
@@ -89,7 +103,7 @@ class Bundle:
                 raise BundleError(f"{path} is not a bundle: it has no {MANIFEST}")
             if file.stat().st_size > MAX_MANIFEST_BYTES:
                 raise BundleError(f"{file} has more than {MAX_MANIFEST_BYTES} bytes; a manifest is smaller")
-            manifest = json.loads(file.read_bytes())
+            manifest = json.loads(file.read_bytes(), parse_constant=_refuse_constant)
         except OSError as error:
             raise BundleError(f"can't read {file}: {error.strerror or error}") from error
         except (ValueError, RecursionError) as error:
@@ -170,7 +184,10 @@ class Bundle:
         cases = []
         for case in self.manifest["golden"]:
             path = self._file(case["input"]["file"], case["input"]["sha256"])
-            image = np.asarray(load_image(path))
+            try:
+                image = np.asarray(load_image(path))
+            except ImageError as error:
+                raise BundleError(f"golden input: {error}") from error
             if image.shape != (size.height, size.width, 3):
                 raise BundleError(f"golden input {path} is not {size}")
             outputs = {}
@@ -178,9 +195,10 @@ class Bundle:
                 if name not in case["outputs"]:
                     raise BundleError(f"the golden outputs of {path} lack {name!r}")
                 stored = case["outputs"][name]
-                content = self._file(stored["file"], stored["sha256"]).read_bytes()
-                if len(content) != 4 * int(np.prod(shape)):
-                    raise BundleError(f"golden output {stored['file']} does not have the shape {shape}")
+                file = self._file(stored["file"], stored["sha256"])
+                content = file.read_bytes()
+                if len(content) != 4 * math.prod(shape):
+                    raise BundleError(f"golden output {file} does not have the shape {shape}")
                 outputs[name] = np.frombuffer(content, dtype="<f4").reshape(shape)
             cases.append(GoldenCase(path.stem, image[None], outputs))
         return cases
@@ -191,9 +209,11 @@ class Bundle:
             # The schema's pattern lets no path leave the bundle; a symbolic link could.
             if not path.resolve().is_relative_to(self.path.resolve()):
                 raise BundleError(f"{path} leads out of the bundle")
+            if path.exists() and not path.is_file():
+                raise BundleError(f"{path} is not a file")
             found = file_sha256(path)
-        except OSError as error:
-            raise BundleError(f"can't read {path}: {error.strerror or error}") from error
+        except (OSError, RuntimeError) as error:  # RuntimeError: a symbolic link to itself, before Python 3.13
+            raise BundleError(f"can't read {path}: {getattr(error, 'strerror', None) or error}") from error
         if found != sha256:
             raise BundleError(
                 f"{path} is not the file that the manifest describes: its sha256 is {found[:12]}..., not "
@@ -253,11 +273,31 @@ def manifest_bytes(manifest: Mapping[str, Any]) -> bytes:
 
 @functools.cache
 def _schema() -> Any:
-    """The JSON Schema's validator, made once."""
-    from jsonschema import Draft202012Validator
+    """The JSON Schema's validator, made once; stricter than jsonschema's own where Python would stumble later."""
+    from jsonschema import Draft202012Validator, ValidationError
+    from jsonschema.validators import extend
 
+    def is_integer(_: Any, value: Any) -> bool:  # to a schema, 5.0 is one as well
+        return isinstance(value, int) and not isinstance(value, bool)
+
+    def is_number(_: Any, value: Any) -> bool:  # 1e999 is infinite to Python
+        return isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) <= LARGEST_NUMBER
+
+    def pattern(_: Any, expression: str, value: Any, __: Any) -> Iterator[ValidationError]:
+        # To Python's $, a newline at the end is none.
+        if isinstance(value, str) and (value.endswith("\n") or not re.search(expression, value)):
+            yield ValidationError(f"{value!r} does not match {expression!r}")
+
+    checker = Draft202012Validator.TYPE_CHECKER.redefine_many({"integer": is_integer, "number": is_number})
+    validator = extend(  # type: ignore[no-untyped-call]
+        Draft202012Validator, {"pattern": pattern}, type_checker=checker
+    )
     text = resources.files("xformer_mobile").joinpath("schemas/manifest.schema.json").read_text("utf-8")
-    return Draft202012Validator(json.loads(text))
+    return validator(json.loads(text))
+
+
+def _refuse_constant(name: str) -> Any:
+    raise ValueError(f"it has {name}")
 
 
 def _validate(file: Path, manifest: Any) -> None:
@@ -266,7 +306,10 @@ def _validate(file: Path, manifest: Any) -> None:
     version = manifest.get("schema_version") if isinstance(manifest, dict) else None
     if isinstance(version, str) and version.split(".")[0].isdigit() and version.split(".")[0] != "1":
         raise BundleError(f"{file} has schema version {version}; this version reads 1.x: upgrade xformer-mobile")
-    problem = best_match(_schema().iter_errors(manifest))
+    try:
+        problem = best_match(_schema().iter_errors(manifest))
+    except RecursionError as error:
+        raise BundleError(f"{file} is not a manifest: it is nested too deeply") from error
     if problem is not None:
         where = "/".join(map(str, problem.absolute_path)) or "its top level"
         raise BundleError(f"{file} is not a manifest: at {where}: {problem.message[:200]}")
@@ -283,15 +326,20 @@ def _validate_consistency(file: Path, manifest: Mapping[str, Any]) -> None:
         if not condition:
             raise BundleError(f"{file} contradicts itself: {problem}")
 
+    try:
+        check_labels(model["labels"])
+    except UsageError as error:
+        raise BundleError(f"{file} is not a manifest: {error}") from error
     check(len(model["labels"]) == classes, f"{len(model['labels'])} labels for {classes} classes")
     check(len(outputs) == len(manifest["outputs"]), "two outputs have one name")
+    check(all(shape[0] == 1 for shape in outputs.values()), "an output is for more than one image")
     formats = [entry["format"] for entry in manifest["artifacts"]]
     check(len(set(formats)) == len(formats), "two artifacts have one format")
     if task == "detect":
         needed = {"anchors", "strides", "score_threshold", "iou_threshold", "max_detections"}
         check(needed <= postprocess.keys(), "a detector's postprocess lacks " + ", ".join(sorted(needed)))
         strides, anchors = postprocess["strides"], postprocess["anchors"]
-        check(len(strides) == len(anchors), f"{len(strides)} strides for {len(anchors)} scales of anchors")
+        check(len(strides) == len(anchors) > 0, f"{len(strides)} strides for {len(anchors)} scales of anchors")
         for stride, scale in zip(strides, anchors, strict=True):
             shape = outputs.get(f"stride{stride}")
             check(

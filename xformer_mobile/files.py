@@ -72,63 +72,72 @@ def exclusive_directory(target: Path) -> Iterator[Path]:
         BusyError: another process is in here for the same target.
         OutputError: the place can't be written.
     """
-    target = target.resolve()
-    staging = target.with_name(f".{target.name}.partial")
     with output_errors(target):
-        if target.exists() and not target.is_dir():
-            raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), os.fspath(target))
+        target = _resolve(target)
         target.parent.mkdir(parents=True, exist_ok=True)
-        locks = [_claim(staging, target)]
+        lock = target.with_name(f".{target.name}.lock")
+        descriptor = _claim(lock, target)
+    staging, old = target.with_name(f".{target.name}.partial"), _old(target)
     try:
         with output_errors(target):
-            _empty(staging)
+            # What a killed process has left.
+            _remove(staging)
+            if old.exists() and not target.exists():
+                os.rename(old, target)
+            if target.exists() and not target.is_dir():
+                raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), os.fspath(target))
+            staging.mkdir()
         yield staging
         with output_errors(target):
             for file in staging.rglob("*"):
                 _sync(file)
-            if target.exists():
-                locks.append(_lock(target))  # it becomes the staging directory until it is removed
             _swap(staging, target)
     finally:
-        shutil.rmtree(staging, ignore_errors=True)
-        for lock in locks:
-            os.close(lock)
+        with contextlib.suppress(OSError):
+            _remove(staging)  # what is unfinished, or after a swap the old target
+        with contextlib.suppress(OSError):
+            lock.unlink()
+        os.close(descriptor)
 
 
-def _claim(staging: Path, target: Path) -> int:
-    """Create the staging directory and lock it; the lock goes with the descriptor, or with the process."""
-    while True:
-        staging.mkdir(exist_ok=True)
-        try:
-            descriptor = _lock(staging)
-        except FileNotFoundError:
-            continue  # removed between the two calls by the process that had it
-        except BlockingIOError:
-            raise BusyError(f"another process is writing {target}; wait for it, or choose another place") from None
-        with contextlib.suppress(FileNotFoundError):
-            if os.path.samestat(os.fstat(descriptor), os.stat(staging)):
-                return descriptor
-        os.close(descriptor)  # locked a directory that its owner has renamed or removed since: try again
+def _old(target: Path) -> Path:
+    return target.with_name(f".{target.name}.old")
 
 
-def _lock(directory: Path) -> int:
+def _claim(lock: Path, target: Path) -> int:
+    """Create the lock file and lock it; the lock goes with the descriptor, or with the process."""
     import fcntl
 
-    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+    while True:
+        descriptor = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if os.path.samestat(os.fstat(descriptor), os.stat(lock)):
+                return descriptor
+        except BlockingIOError:
+            os.close(descriptor)
+            raise BusyError(f"another process is writing {target}; wait for it, or choose another place") from None
+        except FileNotFoundError:
+            pass
+        except BaseException:
+            os.close(descriptor)
+            raise
+        os.close(descriptor)  # locked a file that its owner has removed since: try again
+
+
+def _remove(path: Path) -> None:
+    """Remove a file, a link or a directory with all that is in it, if it is there."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def _resolve(path: Path) -> Path:
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BaseException:
-        os.close(descriptor)
-        raise
-    return descriptor
-
-
-def _empty(directory: Path) -> None:
-    for entry in directory.iterdir():
-        if entry.is_dir() and not entry.is_symlink():
-            shutil.rmtree(entry)
-        else:
-            entry.unlink()
+        return path.resolve()
+    except RuntimeError:  # what Python before 3.13 raises for a symbolic link to itself
+        raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), os.fspath(path)) from None
 
 
 def _sync(path: Path) -> None:
@@ -146,15 +155,15 @@ def _swap(staging: Path, target: Path) -> None:
         return
     if _exchange(staging, target):
         return
-    old = target.with_name(f".{target.name}.old")
-    shutil.rmtree(old, ignore_errors=True)
+    old = _old(target)
+    _remove(old)
     os.rename(target, old)
     try:
         os.rename(staging, target)
     except BaseException:
         os.rename(old, target)
         raise
-    shutil.rmtree(old, ignore_errors=True)
+    _remove(old)
 
 
 def _exchange(first: Path, second: Path) -> bool:

@@ -23,7 +23,6 @@ below :data:`SQUARES_BOUND`; L2 normalisation cancels the constant. See ``_safe_
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
@@ -77,16 +76,22 @@ def _conv(
         weight = weight[:, :, None, None]
     out_channels, in_channels, kernel, _ = weight.shape
     conv = nn.Conv2d(in_channels * groups, out_channels, kernel, stride, padding, groups=groups, bias=bias is not None)
-    conv.weight = nn.Parameter(weight.float().contiguous(), requires_grad=False)
+    conv.weight = nn.Parameter(_constant(weight), requires_grad=False)
     if bias is not None:
-        conv.bias = nn.Parameter(bias.float().contiguous(), requires_grad=False)
+        conv.bias = nn.Parameter(_constant(bias), requires_grad=False)
     return conv
+
+
+def _constant(tensor: Tensor) -> Tensor:
+    """A float32 copy that shares nothing with the reference model."""
+    return tensor.detach().to(torch.float32, copy=True).contiguous()
 
 
 def _fold(block: ConvNormAct) -> tuple[Tensor, Tensor]:
     """The weight and bias of ``block``'s convolution with its BatchNorm folded in, in float64."""
     norm = block.norm
-    assert norm.running_mean is not None and norm.running_var is not None
+    assert norm.running_mean is not None
+    assert norm.running_var is not None
     weight, bias = fuse_conv_bn_weights(
         block.conv.weight.double(),
         None,
@@ -114,7 +119,7 @@ def _(module: ConvNormAct) -> nn.Module:
 
 @_rewrite.register
 def _(module: nn.Linear) -> nn.Module:
-    return _conv(module.weight.detach(), None if module.bias is None else module.bias.detach())
+    return _conv(module.weight.detach(), module.bias.detach())
 
 
 @_rewrite.register
@@ -148,8 +153,8 @@ class ChannelNorm(nn.Module):
     def __init__(self, norm: nn.LayerNorm) -> None:
         super().__init__()
         self.eps = norm.eps
-        self.weight = nn.Parameter(norm.weight.detach().float()[None, :, None, None], requires_grad=False)
-        self.bias = nn.Parameter(norm.bias.detach().float()[None, :, None, None], requires_grad=False)
+        self.weight = nn.Parameter(_constant(norm.weight)[None, :, None, None], requires_grad=False)
+        self.bias = nn.Parameter(_constant(norm.bias)[None, :, None, None], requires_grad=False)
 
     def forward(self, x: Tensor) -> Tensor:
         centred = x - x.mean(1, keepdim=True)  # (1, C, H, W)
@@ -253,23 +258,23 @@ class MobileXFA(nn.Module):
         count = self.tokens // POSITIONS
         pixels = module.w_context.detach().double().repeat_interleave(PATCH, 1).repeat_interleave(PATCH, 2)
         temperature = module.temperature.detach().double()[:, None, None]
-        self.register_buffer("w_context", (mask * pixels * temperature / count).float())  # (P, heads, H, W)
-        self.register_buffer("w_mean", (mask / count).float())  # (P, 1, H, W)
+        self.register_buffer("w_context", _constant(mask * pixels * temperature / count))  # (P, heads, H, W)
+        self.register_buffer("w_mean", _constant(mask / count))  # (P, 1, H, W)
         self.register_buffer("mask", mask)
         self.register_buffer("ones", torch.ones(self.tokens, 1))
 
         slot_head = torch.arange(self.slots) % heads  # slots are position-major: slot = p * heads + head
         own = (head_of[None, :] == slot_head[:, None]).float()  # (S, A)
         self.register_buffer("own_head", own)
-        self.register_buffer("w_v", module.v.weight.detach().float().t().contiguous())  # (C, A)
-        self.register_buffer("b_v", (own * module.v.bias.detach().float()))  # (S, A)
-        self.register_buffer("w_out", module.out.weight.detach().float().t().contiguous())  # (A, C)
-        self.register_buffer("b_out", module.out.bias.detach().float()[None, :, None, None])
+        self.register_buffer("w_v", _constant(module.v.weight.t()))  # (C, A)
+        self.register_buffer("b_v", own * _constant(module.v.bias))  # (S, A)
+        self.register_buffer("w_out", _constant(module.out.weight.t()))  # (A, C)
+        self.register_buffer("b_out", _constant(module.out.bias)[None, :, None, None])
 
     @staticmethod
     def _projection(linear: nn.Linear, module: XFA, norm: nn.LayerNorm) -> tuple[Tensor, Tensor, Tensor]:
-        weight = linear.weight.detach().double().unflatten(0, (module.heads, module.head_dim))  # (heads, D, C)
-        bias = linear.bias.detach().double().unflatten(0, (module.heads, module.head_dim))  # (heads, D)
+        weight = linear.weight.detach().double().reshape(module.heads, module.head_dim, -1)  # (heads, D, C)
+        bias = linear.bias.detach().double().reshape(module.heads, module.head_dim)  # (heads, D)
         scale = _safe_scale(weight, bias, norm)
         return weight * scale[:, None, None], bias * scale[:, None], scale
 

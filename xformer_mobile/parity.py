@@ -60,12 +60,14 @@ class OutputComparison:
     snr_db: float
 
     def as_json(self) -> dict[str, float | None]:
-        return {
+        """The figures by name; one that is not finite is None, as JSON has no such numbers."""
+        figures = {
             "max_abs": self.max_abs,
             "mean_abs": self.mean_abs,
             "relative_max": self.relative_max,
-            "snr_db": self.snr_db if math.isfinite(self.snr_db) else None,
+            "snr_db": self.snr_db,
         }
+        return {name: value if math.isfinite(value) else None for name, value in figures.items()}
 
 
 @dataclass(frozen=True)
@@ -98,7 +100,8 @@ class Comparison:
         """One sentence for each tolerance that is not kept."""
         # Written as "not <=", so that NaN is a miss.
         found = [
-            f"{output.name} differs by {output.relative_max:.2e} of its range; {self.tolerance.relative_max:.0e} allowed"
+            f"{output.name} differs by {output.relative_max:.2e} of its range, "
+            f"{self.tolerance.relative_max:.0e} is allowed"
             for output in self.outputs
             if not output.relative_max <= self.tolerance.relative_max
         ]
@@ -171,7 +174,7 @@ def _snr_db(reference: npt.NDArray[np.float64], found: npt.NDArray[np.float64]) 
     signal = float(np.square(reference).sum())
     if noise == 0:
         return math.inf
-    return 10 * math.log10(signal / noise) if signal else -math.inf
+    return 10 * math.log10(signal / noise) if signal and math.isfinite(noise) else -math.inf
 
 
 # ---- each task's own agreement ----------------------------------------------------------------------------
@@ -195,14 +198,11 @@ def _same_class(reference: npt.NDArray[np.float32], found: npt.NDArray[np.float3
     return same
 
 
-def _top1(reference: OutputsSequence, found: OutputsSequence, postprocess: Postprocess) -> Agreement:
+def _classes(reference: OutputsSequence, found: OutputsSequence, postprocess: Postprocess) -> Agreement:
+    """The share of pictures (classify) or pixels (segment) whose class is the same."""
     same = [_same_class(a["logits"], b["logits"]) for a, b in zip(reference, found, strict=True)]
-    return Agreement("top-1 agreement", float(np.mean(same)))
-
-
-def _pixels(reference: OutputsSequence, found: OutputsSequence, postprocess: Postprocess) -> Agreement:
-    same = [_same_class(a["logits"], b["logits"]) for a, b in zip(reference, found, strict=True)]
-    return Agreement("pixel agreement", float(np.mean(same)))
+    name = {"classify": "top-1 agreement", "segment": "pixel agreement"}[postprocess.task]
+    return Agreement(name, float(np.mean(same)))
 
 
 def _boxes(reference: OutputsSequence, found: OutputsSequence, postprocess: Postprocess) -> Agreement:
@@ -237,7 +237,7 @@ def _same_box(a: Detection, b: Detection, side: int) -> bool:
 
 
 AGREEMENTS: dict[str, Callable[[OutputsSequence, OutputsSequence, Postprocess], Agreement]] = {
-    "classify": _top1,
+    "classify": _classes,
     "detect": _boxes,
-    "segment": _pixels,
+    "segment": _classes,
 }

@@ -38,6 +38,9 @@ MAX_PIXELS = 178_956_970
 MAX_RESIZED_PIXELS = 2**26
 """The largest intermediate picture; only one of an extreme shape (1 x 30,000) needs more."""
 
+MAX_PICTURE_SIDE = 2**20
+"""The longest side that is resampled: the filter's weights take 16 bytes for each of its pixels."""
+
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif")
 
 
@@ -108,7 +111,7 @@ def to_rgb(image: Image.Image) -> Image.Image:
     Pillow's own conversion would clip it to white. Colour profiles are ignored.
 
     Raises:
-        ImageError: a mode without a defined range (32-bit float).
+        ImageError: a mode without a defined range (32-bit float), or one that Pillow can't convert.
     """
     try:
         image = ImageOps.exif_transpose(image)
@@ -123,7 +126,10 @@ def to_rgb(image: Image.Image) -> Image.Image:
         return Image.fromarray(((wide * 255 + 32767) // 65535).astype(np.uint8)).convert("RGB")
     if image.mode == "P" and "transparency" in image.info:
         return image.convert("RGBA").convert("RGB")
-    return image.convert("RGB")
+    try:
+        return image.convert("RGB")
+    except ValueError as error:
+        raise ImageError(f"its mode {image.mode!r} can't be used: {error}") from error
 
 
 def load_image(path: Path) -> Image.Image:
@@ -134,8 +140,9 @@ def load_image(path: Path) -> Image.Image:
     """
     try:
         with warnings.catch_warnings():
-            # Pillow warns from half of MAX_PIXELS on; whole panoramas are fine, the limit below still holds.
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+            # Pillow warns from half of MAX_PIXELS on, where whole panoramas are fine, and of odd metadata; what it
+            # can't read it raises, and the limit below still holds.
+            warnings.simplefilter("ignore")
             with Image.open(io.BytesIO(path.read_bytes())) as image:
                 if image.width * image.height > MAX_PIXELS:
                     raise ImageError(f"it has {image.width}x{image.height} pixels, more than {MAX_PIXELS}")
@@ -145,6 +152,8 @@ def load_image(path: Path) -> Image.Image:
         raise ImageError(f"can't use picture {path}: {error}") from error
     except UnidentifiedImageError as error:
         raise ImageError(f"can't use picture {path}: it is in no known picture format") from error
+    except Image.DecompressionBombError as error:
+        raise ImageError(f"can't use picture {path}: it has more than {MAX_PIXELS} pixels") from error
     except OSError as error:
         raise ImageError(f"can't use picture {path}: {error.strerror or error}") from error
     except Exception as error:  # a decoder's own error on a broken file: struct.error, ValueError, MemoryError, ...
@@ -165,9 +174,15 @@ def preprocess(image: Image.Image | ByteImage, target: ImageSize, rule: ResizeRu
         image = Image.fromarray(image)
     rgb = to_rgb(image)
     place = fit(rgb.size, target, rule)
-    if place.resized[0] * place.resized[1] > MAX_RESIZED_PIXELS:
+    width, height = place.resized
+    too_large = width * height > MAX_RESIZED_PIXELS or width * rgb.height > MAX_PIXELS
+    if too_large or max(rgb.size) > MAX_PICTURE_SIDE:
         raise ImageError(f"a picture of {rgb.width}x{rgb.height} is too elongated to be scaled to {target}")
-    resized = rgb.resize(place.resized, Image.Resampling.BILINEAR)
+    # One axis a call, the width first: in a single call, newer releases of Pillow (12.3, and more often 13) take
+    # the height first where that is faster, and the bytes would depend on the release.
+    resized = rgb.resize((width, rgb.height), Image.Resampling.BILINEAR).resize(
+        (width, height), Image.Resampling.BILINEAR
+    )
     canvas = Image.new("RGB", place.target, PAD_COLOR)
     canvas.paste(resized, place.offset)
     return np.asarray(canvas)[None], place

@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from xformer_mobile.layers import MV3, ConvNormAct
-from xformer_mobile.spec import ModelConfig, Stage, Variant
+from xformer_mobile.spec import IMAGENET_MEAN, IMAGENET_STD, ModelConfig, Stage, Variant
 
 __all__ = [
     "XFA",
@@ -27,11 +27,19 @@ __all__ = [
     "XFormer",
     "YOLOv3Head",
     "fold_patches",
+    "normalize",
     "unfold_patches",
 ]
 
 PATCH = 2
 """Side in pixels of the patches that the transformer blocks unfold; a patch has PATCH * PATCH positions."""
+
+
+def normalize(image: Tensor) -> Tensor:
+    """Bytes (B, H, W, 3) -> the reference form's input: (B, 3, H, W) float32, ImageNet mean and std."""
+    mean = torch.tensor(IMAGENET_MEAN)[:, None, None]
+    std = torch.tensor(IMAGENET_STD)[:, None, None]
+    return (image.permute(0, 3, 1, 2).float() / 255 - mean) / std
 
 
 def unfold_patches(x: Tensor) -> Tensor:

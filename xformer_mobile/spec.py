@@ -18,9 +18,9 @@ from xformer_mobile.errors import ImageSizeError, UsageError
 
 __all__ = [
     "DEFAULT_VARIANT",
-    "IMAGE_STRIDE",
     "IMAGENET_MEAN",
     "IMAGENET_STD",
+    "IMAGE_STRIDE",
     "TASKS",
     "VARIANTS",
     "YOLOV3_ANCHORS",
@@ -108,7 +108,7 @@ class ImageSize:
     @classmethod
     def parse(cls, text: str) -> ImageSize:
         """Read ``"256"`` or ``"512x1024"`` (height x width)."""
-        match = re.fullmatch(r"(\d{1,9})(?:[xX](\d{1,9}))?", text.strip())
+        match = re.fullmatch(r"(\d{1,9})(?:[xX](\d{1,9}))?", text.strip(), re.ASCII)
         if match is None:
             raise ImageSizeError(f"image size {text!r} is not valid; write N or HEIGHTxWIDTH, such as 256 or 512x1024")
         height = int(match[1])

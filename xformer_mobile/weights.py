@@ -10,6 +10,8 @@ from __future__ import annotations
 
 import json
 import pickle
+import warnings
+import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -22,7 +24,7 @@ from torch import Tensor
 from xformer_mobile.errors import CheckpointError, UsageError
 from xformer_mobile.files import file_sha256, write_file
 from xformer_mobile.reference import PATCH, XFormer
-from xformer_mobile.spec import VARIANTS, Anchors, ImageSize, ModelConfig
+from xformer_mobile.spec import VARIANTS, Anchors, ImageSize, ModelConfig, check_labels
 
 __all__ = ["Checkpoint", "checkpoint_bytes", "load_checkpoint", "resample_context", "save_checkpoint"]
 
@@ -42,6 +44,15 @@ TASK_KEYS = {"head.fc.weight": "classify", "head.predictors.0.weight": "detect",
 """The tensor that only one task's head has."""
 
 FIRST_CONTEXT = "backbone.stages.0.1.blocks.0.attention.w_context"
+
+CONFIGURING = {"backbone.stage2.0.project.conv.weight": 4, "backbone.stages.0.1.project_in.weight": 4, FIRST_CONTEXT: 3}
+"""The tensors whose shapes give the variant and the input size, with their ranks."""
+
+DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+"""What weights may be stored as; all of them are read as float32."""
+
+BATCH_COUNT = "num_batches_tracked"
+"""How a BatchNorm's count of batches is named. It takes no part in inference, and older files lack it."""
 
 
 @dataclass(frozen=True)
@@ -71,7 +82,18 @@ def checkpoint_bytes(model: XFormer, *, metadata: Mapping[str, str] | None = Non
         "anchors": config.anchors,
     }
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
-    return save(tensors, metadata={**(metadata or {}), METADATA_KEY: json.dumps(description, sort_keys=True)})
+    content = save(tensors, metadata={**(metadata or {}), METADATA_KEY: json.dumps(description, sort_keys=True)})
+    return _with_sorted_metadata(content)
+
+
+def _with_sorted_metadata(content: bytes) -> bytes:
+    """safetensors writes the entries of its metadata in an arbitrary order; put them in one."""
+    start = 8 + int.from_bytes(content[:8], "little")
+    header = json.loads(content[8:start])
+    header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
+    text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
+    text += b" " * (-len(text) % 8)  # the format's alignment of the tensors
+    return len(text).to_bytes(8, "little") + text + content[start:]
 
 
 def save_checkpoint(model: XFormer, path: Path, *, metadata: Mapping[str, str] | None = None) -> None:
@@ -112,11 +134,12 @@ def load_checkpoint(
             raise UsageError(
                 f"{len(labels)} labels for {path.name}, which has {config.num_classes} classes; give one label a class"
             )
-        config = replace(config, labels=labels)
+        config = replace(config, labels=check_labels(labels))
     target = image_size or config.image_size
-    resampled = {name: tensor.float() if tensor.is_floating_point() else tensor for name, tensor in state.items()}
+    weights = {name: tensor.float() for name, tensor in state.items() if not name.endswith(BATCH_COUNT)}
+    counts = {name: tensor for name, tensor in state.items() if tensor.dtype == torch.int64}
     model = XFormer(replace(config, image_size=target))
-    model.load_state_dict(resample_context(resampled, target))
+    model.load_state_dict(resample_context({**weights, **counts}, target))
     return Checkpoint(model.eval(), digest, source, config.image_size)
 
 
@@ -143,6 +166,8 @@ def _digest(path: Path) -> str:
     try:
         if path.is_dir():
             raise CheckpointError(f"checkpoint {path} is a directory; give a .safetensors or .pth file")
+        if path.exists() and not path.is_file():
+            raise CheckpointError(f"checkpoint {path} is a device or a pipe; give a .safetensors or .pth file")
         size = path.stat().st_size
         if size > MAX_FILE_BYTES:
             raise CheckpointError(f"checkpoint {path} has {size} bytes, more than any XFormer ({MAX_FILE_BYTES})")
@@ -155,8 +180,11 @@ def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any], str]:
     """The tensors by their plain names, the stored configuration (may be empty), and what was read, in words."""
     from safetensors import SafetensorError, safe_open
 
-    with path.open("rb") as file:
-        start = file.read(9)
+    try:
+        with path.open("rb") as file:
+            start = file.read(9)
+    except OSError as error:
+        raise CheckpointError(f"can't read checkpoint {path}: {error.strerror or error}") from error
     if not start:
         raise CheckpointError(f"checkpoint {path} is empty")
     if start[8:9] == b"{":
@@ -168,11 +196,18 @@ def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any], str]:
             raise CheckpointError(f"checkpoint {path} is not a whole safetensors file: {_line(error)}") from error
         return state, _description(path, metadata.get(METADATA_KEY)), "safetensors"
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
+        if start.startswith(b"PK"):
+            with zipfile.ZipFile(path) as archive:
+                size = sum(entry.file_size for entry in archive.infolist())
+            if size > MAX_FILE_BYTES:  # PyTorch would unpack it
+                raise ValueError(f"it unpacks to {size} bytes, more than any XFormer ({MAX_FILE_BYTES})")
+        with path.open("rb") as file, warnings.catch_warnings():  # by its path, PyTorch would go by its name
+            warnings.simplefilter("ignore")  # of old formats; what matters is what is in it
+            content = torch.load(file, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise CheckpointError(
-            f"checkpoint {path} is refused: it is not a file of tensors only (weights_only=True: {_line(error)}); "
-            "save its state_dict() as safetensors"
+            f"checkpoint {path} is refused: it is not a whole file of tensors and nothing else "
+            f"(weights_only=True: {_line(error)}); save the model's state_dict() as safetensors"
         ) from error
     except Exception as error:
         raise CheckpointError(
@@ -181,10 +216,17 @@ def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any], str]:
     return _state_of(path, content)
 
 
+def _shown(name: Any) -> str:
+    """A name out of a file, fit for a message: one line, not long."""
+    text = name if isinstance(name, str) and name.isprintable() else repr(name)
+    return text if len(text) <= 100 else f"{text[:100]}..."
+
+
 def _line(error: BaseException) -> str:
     """The first sentence of an error's message, on one line."""
     text = " ".join(str(error).split()) or type(error).__name__
-    return text.split(". ")[0][:200]
+    text = text.partition("WeightsUnpickler error: ")[2] or text  # PyTorch's reason, after its advice
+    return text.split(". ")[0].split(" Check the documentation")[0][:200]
 
 
 def _description(path: Path, text: str | None) -> dict[str, Any]:
@@ -211,9 +253,11 @@ def _state_of(path: Path, content: Any) -> tuple[dict[str, Tensor], dict[str, An
     for name, value in content.items():
         if not isinstance(name, str) or not isinstance(value, Tensor):
             raise CheckpointError(
-                f"checkpoint {path}: entry {name!r} of its {source} is a {type(value).__name__}, not a tensor; "
+                f"checkpoint {path}: entry {_shown(name)} of its {source} is a {type(value).__name__}, not a tensor; "
                 f"nested state dicts are looked for under {', '.join(NESTED_KEYS)}"
             )
+        if value.layout is not torch.strided or value.is_nested or value.is_quantized or value.is_meta:
+            raise CheckpointError(f"checkpoint {path}: {_shown(name)} is not a plain dense tensor")
         plain = name
         while plain.startswith(PREFIXES):
             plain = plain.split(".", 1)[1]
@@ -232,52 +276,48 @@ def _config_of(
     """The configuration that the file is for, from its tensors' shapes and, where present, its metadata."""
     found = [name for key, name in TASK_KEYS.items() if key in state]
     if len(found) != 1 or FIRST_CONTEXT not in state:
-        some = ", ".join(sorted(state)[:3]) or "nothing"
+        some = ", ".join(_shown(name) for name in sorted(state)[:3]) or "nothing"
         raise CheckpointError(f"checkpoint {path} is not an XFormer: it holds {len(state)} tensors ({some}, ...)")
     if task is not None and task != found[0]:
         raise CheckpointError(f"checkpoint {path} is for the task {found[0]!r}, not {task!r}")
+    head = next(key for key, name in TASK_KEYS.items() if name == found[0])
+    for name, rank in {**CONFIGURING, head: 2 if found[0] == "classify" else 4}.items():
+        if name not in state:
+            raise CheckpointError(f"checkpoint {path} is not an XFormer: it lacks {name}")
+        if state[name].dim() != rank:
+            raise CheckpointError(f"checkpoint {path}: {name} has rank {state[name].dim()}, not {rank}")
+    labels = description.get("labels")
+    if not isinstance(labels, list | None):
+        raise CheckpointError(f"checkpoint {path}: its labels are a {type(labels).__name__}, not a list")
     try:
-        config = ModelConfig.create(
+        anchors = _anchors(description)
+        return ModelConfig.create(
             found[0],
             variant=_variant_of(path, state, description, variant),
-            num_classes=_num_classes(state, found[0]),
+            num_classes=state[head].shape[0] // len(anchors[0]) - 5 if found[0] == "detect" else state[head].shape[0],
             image_size=_trained_size(state),
-            anchors=_anchors(description),
+            labels=labels,
+            anchors=anchors,
         )
-        if description.get("labels") is not None:
-            config = replace(
-                config,
-                labels=ModelConfig.create(
-                    found[0], num_classes=config.num_classes, labels=description["labels"]
-                ).labels,
-            )
-    except (UsageError, ValueError, TypeError, KeyError) as error:
+    except UsageError as error:
         raise CheckpointError(f"checkpoint {path}: {_line(error)}") from error
-    return config
 
 
 def _variant_of(path: Path, state: Mapping[str, Tensor], description: Mapping[str, Any], variant: str | None) -> str:
     def stem_and_dim(row: str) -> tuple[int, int]:
         return VARIANTS[row].stage2, VARIANTS[row].stages[0].dim
 
-    shape = tuple(state["backbone.stage2.0.project.conv.weight"].shape[:1]) + tuple(
-        state["backbone.stages.0.1.project_in.weight"].shape[:1]
-    )
+    stage2, project_in, _ = CONFIGURING
+    shape = state[stage2].shape[0], state[project_in].shape[0]
     fitting = [row for row in VARIANTS if stem_and_dim(row) == shape]
     stored = description.get("variant")
     for name in (variant, stored):
         if name is not None and name not in fitting:
             has = f"those of {fitting[0]}" if fitting else "of no variant"
-            raise CheckpointError(f"checkpoint {path} does not fit {name}: its widths are {has}")
+            raise CheckpointError(f"checkpoint {path} does not fit {_shown(name)}: its widths are {has}")
     if not fitting:
         raise CheckpointError(f"checkpoint {path} fits no variant; known: {', '.join(VARIANTS)}")
     return variant or stored or fitting[0]
-
-
-def _num_classes(state: Mapping[str, Tensor], task: str) -> int:
-    key = next(key for key, name in TASK_KEYS.items() if name == task)
-    channels = state[key].shape[0]
-    return channels // len(ModelConfig.create("detect").anchors[0]) - 5 if task == "detect" else channels
 
 
 def _trained_size(state: Mapping[str, Tensor]) -> ImageSize:
@@ -289,19 +329,21 @@ def _anchors(description: Mapping[str, Any]) -> Anchors:
     stored = description.get("anchors")
     if stored is None:
         return ModelConfig.create("detect").anchors
-    anchors = tuple(tuple((float(width), float(height)) for width, height in scale) for scale in stored)
+    try:
+        anchors = tuple(tuple((float(width), float(height)) for width, height in scale) for scale in stored)
+    except (TypeError, ValueError, OverflowError):
+        anchors = ()
     if len(anchors) != 3 or any(len(scale) != len(anchors[0]) or not scale for scale in anchors):
-        raise ValueError("its anchors are not three scales of equally many (width, height)")
+        raise UsageError("its anchors are not three scales of equally many (width, height)")
     if not all(0 < side < 100 for scale in anchors for anchor in scale for side in anchor):
-        raise ValueError("its anchors are not fractions of the input's shorter side")
+        raise UsageError("its anchors are not fractions of the input's shorter side")
     return anchors
 
 
 def _check(path: Path, state: Mapping[str, Tensor], model: XFormer) -> None:
     """Names, then shapes, then values."""
     expected = model.state_dict()
-    # A BatchNorm's count of batches takes no part in inference, and older files lack it.
-    missing = [name for name in expected if name not in state and not name.endswith("num_batches_tracked")]
+    missing = [name for name in expected if name not in state and not name.endswith(BATCH_COUNT)]
     unexpected = [name for name in state if name not in expected]
     shapes = [
         f"{name} {tuple(state[name].shape)} for {tuple(tensor.shape)}"
@@ -319,10 +361,12 @@ def _check(path: Path, state: Mapping[str, Tensor], model: XFormer) -> None:
             + "; ".join(differences)
         )
     for name, tensor in state.items():
-        if name.endswith("num_batches_tracked"):
+        if name.endswith(BATCH_COUNT):
             continue
-        if not tensor.is_floating_point():
-            raise CheckpointError(f"checkpoint {path}: {name} is {tensor.dtype}; weights are floating-point numbers")
+        if tensor.dtype not in DTYPES:
+            raise CheckpointError(
+                f"checkpoint {path}: {name} is {_dtype(tensor.dtype)}; weights are {', '.join(map(_dtype, DTYPES))}"
+            )
         values = tensor.float()
         wrong = int((~torch.isfinite(values)).sum())
         if wrong:
@@ -333,4 +377,8 @@ def _check(path: Path, state: Mapping[str, Tensor], model: XFormer) -> None:
 
 def _listed(title: str, names: list[str], most: int = 5) -> str:
     more = f" and {len(names) - most} more" if len(names) > most else ""
-    return f"{len(names)} {title} ({', '.join(names[:most])}{more})"
+    return f"{len(names)} {title} ({', '.join(map(_shown, names[:most]))}{more})"
+
+
+def _dtype(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")

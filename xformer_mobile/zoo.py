@@ -1,21 +1,52 @@
-"""Models by name, and weights drawn at random for tests and for trying the tools without a checkpoint."""
+"""Reference models by name or checkpoint, and weights drawn at random for tests and for trying the tools."""
 
 from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from xformer_mobile.reference import XFA, XFormer
-from xformer_mobile.spec import ModelConfig
+from xformer_mobile.patterns import golden_picture
+from xformer_mobile.reference import XFA, XFormer, YOLOv3Head, normalize
+from xformer_mobile.spec import DEFAULT_VARIANT, ImageSize, ModelConfig
+from xformer_mobile.weights import checkpoint_bytes, load_checkpoint
 
-__all__ = ["count_macs", "count_parameters", "draw_weights", "untrained_model"]
+__all__ = ["count_macs", "count_parameters", "draw_weights", "load_reference", "untrained_model"]
 
 OBJECTNESS_PRIOR = -4.0
 """Bias of the drawn detector's objectness logits: few anchors fire, as in a trained one."""
 
 
-def untrained_model(config: ModelConfig, seed: int = 0) -> XFormer:
+SEED = 0
+"""Of the weights that are drawn where no checkpoint is given."""
+
+
+def load_reference(
+    checkpoint: Path | None,
+    *,
+    task: str | None = None,
+    variant: str | None = None,
+    image_size: ImageSize | None = None,
+    labels: tuple[str, ...] | None = None,
+) -> tuple[XFormer, dict[str, Any]]:
+    """The reference model of a checkpoint, or with drawn weights where there is none, and where they come from.
+
+    What is not given comes from the checkpoint; without one, from the task's defaults.
+    """
+    if checkpoint is not None:
+        loaded = load_checkpoint(checkpoint, task=task, variant=variant, image_size=image_size, labels=labels)
+        return loaded.model, {"source": "checkpoint", "sha256": loaded.sha256}
+    config = ModelConfig.create(task or "classify", variant or DEFAULT_VARIANT, image_size=image_size, labels=labels)
+    model = untrained_model(config, SEED)
+    digest = hashlib.sha256(checkpoint_bytes(model)).hexdigest()
+    return model, {"source": "untrained", "sha256": digest, "seed": SEED}
+
+
+def untrained_model(config: ModelConfig, seed: int = SEED) -> XFormer:
     """A model whose weights are drawn by :func:`draw_weights`, in eval mode. It has learned nothing."""
     model = XFormer(config)
     draw_weights(model, seed)
@@ -46,13 +77,17 @@ def draw_weights(model: XFormer, seed: int) -> None:
             module.weight.copy_(sign * normal(module.weight, 0.2).exp())
             module.bias.copy_(normal(module.bias, 0.2))
         elif isinstance(module, XFA):
+            for projection in (module.q, module.k, module.v):
+                # The tokens' features have a mean, as after training: sums over tokens do not cancel to noise.
+                projection.bias.copy_(normal(projection.bias, 1.0))
             module.w_context.copy_(normal(module.w_context, 0.5, mean=1.0))
             module.w_feature.copy_(normal(module.w_feature, 1.0))
             module.temperature.copy_(normal(module.temperature, 0.3).exp())
 
     def fit_batch_norm(module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
         assert isinstance(module, nn.BatchNorm2d)
-        assert module.running_mean is not None and module.running_var is not None
+        assert module.running_mean is not None
+        assert module.running_var is not None
         variance, mean = torch.var_mean(inputs[0], dim=(0, 2, 3))
         variance = variance + 1e-3 * variance.mean()
         module.running_mean.copy_(mean + normal(mean, 0.2) * variance.sqrt())
@@ -66,17 +101,16 @@ def draw_weights(model: XFormer, seed: int) -> None:
         return added * factor + module.out.bias
 
     handles = []
-    for module in model.modules():
+    for module in reversed(list(model.modules())):  # parts before the whole: XFA draws anew what it has its own way
         draw(module)
         if isinstance(module, nn.BatchNorm2d):
             handles.append(module.register_forward_pre_hook(fit_batch_norm))
         elif isinstance(module, XFA):
             handles.append(module.register_forward_hook(fit_temperature))
 
-    height, width = model.config.image_size.height, model.config.image_size.width
-    coarse = normal(torch.empty(2, 3, height // 16, width // 16), 1.0)
-    pictures = nn.functional.interpolate(coarse, size=(height, width), mode="bilinear")
-    pictures = pictures + normal(pictures, 0.3)
+    size = model.config.image_size
+    drawn = [golden_picture(int(index), size)[0] for index in rng.integers(1 << 32, size=4)]
+    pictures = normalize(torch.from_numpy(np.stack(drawn)))  # (4, 3, H, W)
     training = model.training
     try:
         model.eval()(pictures)
@@ -84,8 +118,10 @@ def draw_weights(model: XFormer, seed: int) -> None:
         model.train(training)
         for handle in handles:
             handle.remove()
-    if model.config.task == "detect":
+    if isinstance(model.head, YOLOv3Head):
         for predictor, anchors in zip(model.head.predictors, model.config.anchors, strict=True):
+            assert isinstance(predictor, nn.Conv2d)
+            assert predictor.bias is not None
             predictor.bias.view(len(anchors), -1)[:, 4] += OBJECTNESS_PRIOR
 
 

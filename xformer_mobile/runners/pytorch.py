@@ -3,22 +3,13 @@
 from __future__ import annotations
 
 import torch
-from torch import Tensor
 
 from xformer_mobile.mobile import MobileXFormer
 from xformer_mobile.preprocess import ByteImage
-from xformer_mobile.reference import XFormer
+from xformer_mobile.reference import XFormer, normalize
 from xformer_mobile.runners.base import Outputs, Runner
-from xformer_mobile.spec import IMAGENET_MEAN, IMAGENET_STD
 
-__all__ = ["TorchRunner", "normalize"]
-
-
-def normalize(image: Tensor) -> Tensor:
-    """Bytes (B, H, W, 3) -> the reference form's input: (B, 3, H, W) float32, ImageNet mean and std."""
-    mean = torch.tensor(IMAGENET_MEAN)[:, None, None]
-    std = torch.tensor(IMAGENET_STD)[:, None, None]
-    return (image.permute(0, 3, 1, 2).float() / 255 - mean) / std
+__all__ = ["TorchRunner"]
 
 
 class TorchRunner(Runner):

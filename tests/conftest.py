@@ -1,0 +1,38 @@
+"""Fixtures that several test modules share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from xformer_export import ExportRequest, build_bundle
+
+from xformer_mobile.spec import ImageSize
+
+MakeBundle = Callable[[str], Path]
+
+
+@pytest.fixture(scope="session")
+def make_bundle(tmp_path_factory: pytest.TempPathFactory) -> MakeBundle:
+    """Returns the path of a real bundle of a task: the smallest variant at 64x64, in ONNX, untrained.
+
+    It is exported once per session, when it is first asked for. Don't change it: copy it.
+    """
+    made: dict[str, Path] = {}
+
+    def make(task: str) -> Path:
+        if task not in made:
+            made[task] = tmp_path_factory.mktemp("bundles") / task
+            build_bundle(
+                ExportRequest(
+                    formats=("onnx",),
+                    variant="xformer_xxs",
+                    task=task,
+                    image_size=ImageSize(64, 64),
+                    output=made[task],
+                )
+            )
+        return made[task]
+
+    return make

@@ -1,0 +1,244 @@
+"""The ONNX converter: its graph keeps the rules, its bytes repeat, its bundle replaces the old one whole."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+import torch
+
+from xformer_export import ExportRequest, build_bundle, bundle, to_onnx
+from xformer_export.formats import check_quantization, parse_formats
+from xformer_export.op_rules import ALLOWED_OPS, MAX_RANK, check_graph
+from xformer_export.prepare import Prepared, prepare
+from xformer_mobile.artifact import Bundle
+from xformer_mobile.errors import (
+    CheckpointError,
+    ConversionError,
+    OutputError,
+    ParityError,
+    UnavailableError,
+    UsageError,
+)
+from xformer_mobile.runners import open_runner
+from xformer_mobile.spec import TASKS, ImageSize
+from xformer_mobile.weights import save_checkpoint
+
+SMALL = ImageSize(64, 64)
+
+
+def _prepared(task: str = "classify") -> Prepared:
+    return prepare(None, task=task, variant="xformer_xxs", image_size=SMALL)
+
+
+@pytest.fixture(scope="module")
+def graphs() -> dict[str, onnx.ModelProto]:
+    return {task: onnx.load_from_string(to_onnx.convert(_prepared(task))) for task in TASKS}
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_graph_holds_only_allowed_ops_of_the_standard_domain(task: str, graphs: dict[str, onnx.ModelProto]) -> None:
+    graph = graphs[task].graph
+    assert {node.op_type for node in graph.node} <= ALLOWED_OPS["onnx"]
+    assert {node.domain for node in graph.node} <= {"", "ai.onnx"}
+    assert not graphs[task].functions
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_no_tensor_is_above_rank_4_and_every_shape_is_static(task: str, graphs: dict[str, onnx.ModelProto]) -> None:
+    inferred = onnx.shape_inference.infer_shapes(graphs[task], strict_mode=True).graph
+    values = [*inferred.input, *inferred.value_info, *inferred.output]
+    assert len(values) >= sum(len(node.output) for node in inferred.node)
+    for value in values:
+        dims = value.type.tensor_type.shape.dim
+        assert len(dims) <= MAX_RANK == 4
+        assert all(dim.HasField("dim_value") for dim in dims)
+    assert all(len(tensor.dims) <= MAX_RANK for tensor in inferred.initializer)
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_attention_is_conv_and_matmul(task: str, graphs: dict[str, onnx.ModelProto]) -> None:
+    """Of the ops inside attention, those that sum anything are convolutions and matmuls."""
+    nodes = [node for node in graphs[task].graph.node if ".attention" in node.name]
+    ops = Counter(node.op_type for node in nodes)
+    assert ops["MatMul"] == 9 * 7
+    assert ops["Conv"] == 9 * 5
+    elementwise_and_layout = {"Mul", "Add", "Max", "Sqrt", "Reciprocal", "Reshape", "Transpose"}
+    assert set(ops) <= {"Conv", "MatMul"} | elementwise_and_layout
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_interface_is_bytes_in_and_named_outputs(task: str, graphs: dict[str, onnx.ModelProto]) -> None:
+    model, config = graphs[task], _prepared(task).config
+    (image,) = model.graph.input
+    assert image.name == "image"
+    assert image.type.tensor_type.elem_type == onnx.TensorProto.UINT8
+    assert [dim.dim_value for dim in image.type.tensor_type.shape.dim] == [1, 64, 64, 3]
+    assert [output.name for output in model.graph.output] == list(config.output_shapes())
+    assert {output.type.tensor_type.elem_type for output in model.graph.output} == {onnx.TensorProto.FLOAT}
+    assert [(entry.domain, entry.version) for entry in model.opset_import] == [("", to_onnx.OPSET)]
+
+
+def test_artifact_describes_itself_and_nothing_of_the_machine(graphs: dict[str, onnx.ModelProto]) -> None:
+    model = graphs["classify"]
+    properties = {entry.key: entry.value for entry in model.metadata_props}
+    assert properties["task"] == "classify"
+    assert json.loads(properties["labels"])[999] == "class 999"
+    assert json.loads(properties["input"])["resize"]["rule"] == "resize_shorter_center_crop"
+    content = model.SerializeToString()
+    for place in (str(Path.home()), "site-packages", str(Path(__file__).parent.parent), "/tmp"):
+        assert place.encode() not in content, place
+
+
+def test_layers_keep_their_module_paths(graphs: dict[str, onnx.ModelProto]) -> None:
+    names = [node.name for node in graphs["classify"].graph.node]
+    assert any(name.startswith("backbone.stages.1.1.body.2.attention/") for name in names)
+    assert len(set(names)) == len(names)
+
+
+def test_squeeze_excite_pools_globally(graphs: dict[str, onnx.ModelProto]) -> None:
+    """ReduceMean is slow once quantized: only LayerNorm keeps it."""
+    for task, model in graphs.items():
+        nodes = model.graph.node
+        pools = sum(node.op_type == "GlobalAveragePool" for node in nodes)
+        assert pools == (8 if task == "classify" else 7)
+        assert all(".norm" in node.name or ".body." in node.name for node in nodes if node.op_type == "ReduceMean")
+        assert sum(node.op_type == "ReduceMean" for node in nodes) == 2 * 21
+
+
+@pytest.mark.parametrize(
+    ("ops", "ranks", "problem"),
+    [
+        (Counter(Conv=3, Einsum=2), {}, "2 Einsum"),
+        (Counter(Conv=3), {"x": 5, "y": 4}, r"x \(rank 5\)"),
+    ],
+    ids=["op", "rank"],
+)
+def test_check_graph_refuses(ops: Counter[str], ranks: dict[str, int], problem: str) -> None:
+    with pytest.raises(ConversionError, match=problem):
+        check_graph("onnx", ops, ranks)
+
+
+class _Unfolded(torch.nn.Module):
+    """What the rewrite avoids: a rank-6 reshape."""
+
+    def __init__(self, config: object) -> None:
+        super().__init__()
+        self.config = config
+
+    def forward(self, image: torch.Tensor) -> tuple[torch.Tensor]:
+        x = image.float().reshape(1, 32, 2, 32, 2, 3).permute(0, 2, 4, 1, 3, 5)
+        return (x.reshape(1, 4, -1).mean(-1),)
+
+
+def test_converter_refuses_a_model_that_leaves_the_rules() -> None:
+    prepared = _prepared()
+    broken = Prepared(prepared.reference, _Unfolded(prepared.config), prepared.weights)  # type: ignore[arg-type]
+    with pytest.raises(ConversionError, match="rank 6"):
+        to_onnx.convert(broken)
+
+
+def test_two_conversions_are_byte_identical() -> None:
+    assert to_onnx.convert(_prepared()) == to_onnx.convert(_prepared())
+
+
+def _files(path: Path) -> dict[str, bytes]:
+    return {str(file.relative_to(path)): file.read_bytes() for file in sorted(path.rglob("*")) if file.is_file()}
+
+
+def _request(output: Path, **changes: object) -> ExportRequest:
+    fields: dict[str, object] = {"formats": ("onnx",), "variant": "xformer_xxs", "image_size": SMALL, "output": output}
+    return ExportRequest(**{**fields, **changes})  # type: ignore[arg-type]
+
+
+def test_two_exports_of_a_checkpoint_are_byte_identical(tmp_path: Path) -> None:
+    checkpoint = tmp_path / "weights.safetensors"
+    save_checkpoint(_prepared("detect").reference, checkpoint)
+    for name in ("a", "b"):
+        build_bundle(_request(tmp_path / name, checkpoint=checkpoint, variant=None))
+    assert _files(tmp_path / "a") == _files(tmp_path / "b")
+    assert Bundle.open(tmp_path / "a").manifest["model"]["weights"]["source"] == "checkpoint"
+
+
+def test_an_artifact_that_disagrees_is_not_put_in_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    target = tmp_path / "bundle"
+    build_bundle(_request(target))
+    before = _files(target)
+    original = bundle.prepare
+
+    def faulty(*args: object, **options: object) -> Prepared:
+        prepared = original(*args, **options)  # type: ignore[arg-type]
+        with torch.no_grad():
+            prepared.mobile.backbone.stages[1][1].body[2].attention.w_context.mul_(1.05)  # type: ignore[index,union-attr]
+        return prepared
+
+    monkeypatch.setattr(bundle, "prepare", faulty)
+    with pytest.raises(ParityError, match=r"logits differs by .* of its range, 1e-04 is allowed"):
+        build_bundle(_request(target))
+    assert _files(target) == before
+    assert [entry.name for entry in tmp_path.iterdir()] == ["bundle"]
+
+
+def test_weights_whose_activations_overflow_are_refused(tmp_path: Path) -> None:
+    reference = _prepared().reference
+    with torch.no_grad():
+        reference.backbone.stem.conv.weight.fill_(1e38)
+    checkpoint = tmp_path / "weights.safetensors"
+    save_checkpoint(reference, checkpoint)
+    with pytest.raises(CheckpointError, match="the weights are finite, but"):
+        build_bundle(_request(tmp_path / "bundle", checkpoint=checkpoint))
+    assert not (tmp_path / "bundle").exists()
+
+
+@pytest.mark.parametrize("kind", ["file", "other directory"])
+def test_what_is_no_bundle_is_left_alone(kind: str, tmp_path: Path) -> None:
+    target = tmp_path / "precious"
+    keep = target if kind == "file" else target / "thesis.txt"
+    keep.parent.mkdir(exist_ok=True)
+    keep.write_text("years of work")
+    with pytest.raises(OutputError, match="precious"):
+        build_bundle(_request(target))
+    assert keep.read_text() == "years of work"
+
+
+def test_artifact_reads_back_and_runs_at_another_size(tmp_path: Path) -> None:
+    made = build_bundle(_request(tmp_path / "wide", task="segment", image_size=ImageSize(64, 128)))
+    with open_runner(made, threads=1) as runner:
+        outputs = runner.run(np.zeros((1, 64, 128, 3), np.uint8))
+    assert outputs["logits"].shape == (1, 19, 16, 32)
+
+
+@pytest.mark.parametrize(
+    ("names", "expected"),
+    [(["onnx"], ("onnx",)), (["all"], ("onnx",)), (["onnx", "all", "onnx"], ("onnx",)), ([" onnx "], ("onnx",))],
+    ids=str,
+)
+def test_formats_that_can_be_written(names: list[str], expected: tuple[str, ...]) -> None:
+    assert parse_formats(names) == expected
+
+
+@pytest.mark.parametrize(
+    ("names", "kind", "message"),
+    [
+        (["tfilte"], UsageError, r"unknown format 'tfilte' \(did you mean 'tflite'\?\); valid: onnx, coreml"),
+        (["onnx", ""], UsageError, "unknown format ''"),
+        (["coreml"], UnavailableError, "'coreml' is not built yet; this version writes: onnx"),
+        (["onnx", "tflite"], UnavailableError, "'tflite' is not built yet"),
+    ],
+    ids=str,
+)
+def test_formats_that_can_not(names: list[str], kind: type[Exception], message: str) -> None:
+    with pytest.raises(kind, match=message):
+        parse_formats(names)
+
+
+def test_recipes() -> None:
+    assert check_quantization("none") == "fp32"
+    with pytest.raises(UnavailableError, match="'int8' is not built yet"):
+        check_quantization("int8")
+    with pytest.raises(UsageError, match="unknown quantization 'int4'"):
+        check_quantization("int4")

@@ -1,0 +1,173 @@
+"""What the commands share: options, progress, printing, and how an error becomes one line and an exit status.
+
+Exit status: 0 success; 1 a gate failed or a clear error; 2 wrong usage.
+With ``--json`` stdout is one JSON document, also on an error; everything else is on stderr.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import json
+import os
+import signal
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, NoReturn, TypeVar
+
+import click
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from xformer_mobile import __version__
+from xformer_mobile.errors import XFormerError
+from xformer_mobile.spec import ImageSize
+
+__all__ = [
+    "IMAGE_SIZE",
+    "PATH",
+    "common_options",
+    "human_size",
+    "note",
+    "print_json",
+    "print_table",
+    "progress",
+    "run_command",
+]
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+PATH = click.Path(path_type=Path)
+
+UNLIMITED = 10_000
+"""A width in characters that no table reaches."""
+
+INTERRUPTED = "interrupted; what was not finished is not written"
+
+
+class _ImageSizeType(click.ParamType):  # type: ignore[type-arg,unused-ignore]  # generic from click 8.4 on
+    name = "N|HxW"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> ImageSize:
+        return value if isinstance(value, ImageSize) else ImageSize.parse(str(value))
+
+
+IMAGE_SIZE = _ImageSizeType()
+
+
+def common_options(command: F) -> F:
+    """``--json``, ``--quiet``, ``--debug`` and ``--version``, the same for every command."""
+    for option in (
+        click.version_option(__version__, package_name="xformer-mobile"),
+        # Read by run_command, before and whether or not the command line can be parsed.
+        click.option("--debug", is_flag=True, expose_value=False, help="Show the traceback of an error."),
+        click.option("--quiet", is_flag=True, help="No progress and no notes."),
+        click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout, all else on stderr."),
+    ):
+        command = option(command)
+    return command
+
+
+def run_command(name: str, arguments: list[str] | None = None) -> NoReturn:
+    """Run the command of the module ``xformer_mobile.cli.<name>`` and exit with its status."""
+    arguments = sys.argv[1:] if arguments is None else arguments
+    program = f"xformer-{name}"
+    try:
+        signal.signal(signal.SIGTERM, _interrupt)
+        command: click.Command = importlib.import_module(f"xformer_mobile.cli.{name}").command
+        # Not command.main(), which answers Ctrl-C with lines of its own.
+        with command.make_context(program, list(arguments)) as context:
+            status = command.invoke(context)
+    except click.exceptions.Exit as done:  # --help, --version
+        sys.exit(done.exit_code)
+    except (KeyboardInterrupt, click.Abort):
+        _fail(program, arguments, INTERRUPTED, 1)
+    except click.UsageError as error:
+        _fail(program, arguments, f"{_one_line(error.format_message())} (see {program} --help)", 2)
+    except click.ClickException as error:
+        _fail(program, arguments, _one_line(error.format_message()), error.exit_code)
+    except XFormerError as error:
+        _fail(program, arguments, _one_line(str(error)), error.exit_code)
+    except BrokenPipeError:
+        # The reader of our output went away (| head): nobody is left to tell.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
+    except MemoryError:
+        _fail(program, arguments, "out of memory; try a smaller --image-size or smaller pictures", 1)
+    except Exception as error:
+        detail = f"{type(error).__name__}: {_one_line(str(error))}"
+        _fail(program, arguments, f"internal error, please report it with the output of --debug: {detail}", 1)
+    sys.exit(int(status or 0))
+
+
+def _interrupt(*_: Any) -> NoReturn:
+    """A polite kill is handled like Ctrl-C: by unwinding, which removes what is unfinished."""
+    raise KeyboardInterrupt
+
+
+def _fail(program: str, arguments: list[str], message: str, status: int) -> NoReturn:
+    if "--debug" in arguments:
+        import traceback
+
+        traceback.print_exc()
+    print(f"{program}: error: {message}", file=sys.stderr)
+    if "--json" in arguments:
+        print(json.dumps({"error": {"message": message, "exit_code": status}}))
+    sys.exit(status)
+
+
+def _one_line(text: str) -> str:
+    return " ".join(text.split())
+
+
+def note(message: str, *, quiet: bool) -> None:
+    """A line on stderr that is not part of the result."""
+    if not quiet:
+        print(message, file=sys.stderr)
+
+
+def print_json(document: Any) -> None:
+    """The command's one JSON document."""
+    print(json.dumps(document, indent=2, ensure_ascii=False, allow_nan=False))
+
+
+def print_table(table: Table) -> None:
+    """A table on stdout; as wide as it needs to be where stdout is not a terminal."""
+    console = Console()
+    if not console.is_terminal:
+        console.width = max(console.width, Console(width=UNLIMITED).measure(table).maximum)
+    console.print(table)
+
+
+@contextlib.contextmanager
+def progress(total: int | None, *, quiet: bool) -> Iterator[Callable[[str], None]]:
+    """Yield a function to call with the name of each step as it begins.
+
+    Shows a bar with the elapsed time on stderr; nothing where stderr is not a terminal, or with ``quiet``.
+    """
+    console = Console(stderr=True)
+    columns = (
+        SpinnerColumn(),
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+    )
+    shown = Progress(*columns, console=console, transient=True, disable=quiet or not console.is_terminal)
+    with shown:
+        task = shown.add_task("", total=total, completed=-1)
+
+        def step(name: str) -> None:
+            shown.update(task, description=name, advance=1)
+
+        yield step
+
+
+def human_size(size_bytes: int) -> str:
+    """A file's size in words: 21.3 MB (decimal, as stores and file managers show it)."""
+    for unit, factor in (("GB", 10**9), ("MB", 10**6), ("kB", 10**3)):
+        if size_bytes >= factor:
+            return f"{size_bytes / factor:.1f} {unit}"
+    return f"{size_bytes} B"

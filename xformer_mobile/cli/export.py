@@ -1,0 +1,146 @@
+"""``xformer-export``: from a checkpoint to a verified bundle."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import click
+from rich.table import Table
+
+from xformer_mobile.artifact import Bundle
+from xformer_mobile.cli.common import (
+    IMAGE_SIZE,
+    PATH,
+    common_options,
+    human_size,
+    note,
+    print_json,
+    print_table,
+    progress,
+)
+from xformer_mobile.errors import UsageError
+from xformer_mobile.optional import require
+from xformer_mobile.spec import TASKS, VARIANTS, ImageSize, check_labels
+
+__all__ = ["command"]
+
+EPILOG = """\b
+Examples:
+  xformer-export --format onnx --checkpoint my.safetensors
+  xformer-export --format onnx --task detect --image-size 320 --output detector
+  xformer-export --format all --checkpoint my.pth --labels names.txt --json
+"""
+
+UNTRAINED = "no --checkpoint: the weights are drawn at random (seed 0), the predictions will mean nothing"
+
+MAX_LABEL_BYTES = 16 * 2**20
+
+
+@click.command(epilog=EPILOG)
+@click.option(
+    "--format",
+    "formats",
+    multiple=True,
+    default=("onnx",),
+    show_default=True,
+    metavar="NAME",
+    help="onnx, coreml, tflite, executorch or all; repeat it, or separate names with commas.",
+)
+@click.option("--checkpoint", type=PATH, help="Trained weights: .safetensors, .pt or .pth.")
+@click.option("--task", metavar="NAME", help=f"{', '.join(TASKS)}. [default: the checkpoint's, or classify]")
+@click.option("--variant", metavar="NAME", help=f"{', '.join(VARIANTS)}. [default: the checkpoint's, or xformer_s]")
+@click.option("--image-size", type=IMAGE_SIZE, help="Multiples of 64. [default: the checkpoint's, or the task's]")
+@click.option("--labels", type=PATH, help="The classes' names: one a line, or a JSON list.")
+@click.option("--quantize", default="none", show_default=True, metavar="NAME", help="none, fp16, int8, ...")
+@click.option("--output", type=PATH, help="The bundle's directory. [default: named after its content]")
+@click.option("--verify/--no-verify", default=True, help="Compare with the reference model first. [default: verify]")
+@common_options
+def command(
+    formats: tuple[str, ...],
+    checkpoint: Path | None,
+    task: str | None,
+    variant: str | None,
+    image_size: ImageSize | None,
+    labels: Path | None,
+    quantize: str,
+    output: Path | None,
+    verify: bool,
+    as_json: bool,
+    quiet: bool,
+) -> None:
+    """Export a trained XFormer as a bundle for phones.
+
+    The bundle holds the converted models, a manifest and golden cases. Each model is compared with the
+    reference model before the bundle is put in place; an older bundle stays until then.
+    """
+    require("torch", extra="onnx")
+    require("safetensors", extra="onnx")
+    from xformer_export.bundle import ExportRequest, build_bundle
+    from xformer_export.formats import check_quantization, parse_formats
+
+    check_quantization(quantize)
+    request = ExportRequest(
+        formats=parse_formats(name for group in formats for name in group.split(",")),
+        checkpoint=checkpoint,
+        task=task,
+        variant=variant,
+        image_size=image_size,
+        labels=None if labels is None else read_labels(labels),
+        quantize=quantize,
+        output=output,
+        verify=verify,
+    )
+    if checkpoint is None:
+        note(f"note: {UNTRAINED}", quiet=quiet)
+    steps = 3 + len(request.formats) * (2 if verify else 1)
+    with progress(steps, quiet=quiet) as step:
+        bundle = build_bundle(request, step)
+    if as_json:
+        print_json({"bundle": str(bundle.path), "manifest": bundle.manifest})
+    else:
+        _print(bundle)
+
+
+def read_labels(path: Path) -> tuple[str, ...]:
+    """The classes' names from a file: a JSON list, or one a line."""
+    try:
+        if path.stat().st_size > MAX_LABEL_BYTES:
+            raise UsageError(f"labels {path}: more than {MAX_LABEL_BYTES} bytes; a list of names is smaller")
+        text = path.read_text("utf-8-sig")
+    except OSError as error:
+        raise UsageError(f"can't read labels {path}: {error.strerror or error}") from error
+    except UnicodeDecodeError as error:
+        raise UsageError(f"labels {path} are not UTF-8 text") from error
+    if text.lstrip().startswith("["):
+        try:
+            labels: Any = json.loads(text)
+        except (ValueError, RecursionError) as error:
+            raise UsageError(f"labels {path} are not a JSON list: {error}") from error
+    else:
+        labels = [line.strip() for line in text.splitlines() if line.strip()]
+    try:
+        return check_labels(labels)
+    except UsageError as error:
+        raise UsageError(f"labels {path}: {error}") from error
+
+
+def _print(bundle: Bundle) -> None:
+    model = bundle.manifest["model"]
+    click.echo(
+        f"{model['variant']} for {bundle.task}: {model['num_classes']} classes, "
+        f"{model['parameters'] / 1e6:.3f} M parameters, {model['macs'] / 1e9:.2f} GMACs at {bundle.image_size}, "
+        f"{bundle.precision}, {model['weights']['source']} weights"
+    )
+    table = Table("format", "file", "size", "sha256", "max difference", "agreement", title="Artifacts")
+    for entry in bundle.manifest["artifacts"]:
+        parity = bundle.manifest["parity"].get(entry["format"])
+        measured = ("not verified", "not verified")
+        if parity:
+            worst = max(output["relative_max"] for output in parity["outputs"].values())
+            agreement = parity["agreement"]
+            measured = (f"{worst:.1e} of the range", f"{agreement['name']} {agreement['share']:.2%}")
+        table.add_row(entry["format"], entry["file"], human_size(entry["size_bytes"]), entry["sha256"][:12], *measured)
+    print_table(table)
+    click.echo(f"Bundle: {bundle.path}")

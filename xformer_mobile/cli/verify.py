@@ -1,0 +1,122 @@
+"""``xformer-verify``: does a bundle compute what the reference model computes?"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+from rich.table import Table
+
+from xformer_mobile.artifact import Bundle
+from xformer_mobile.cli.common import PATH, common_options, print_json, print_table, progress
+from xformer_mobile.errors import BundleError, CheckpointError, UsageError
+from xformer_mobile.parity import Comparison, compare, run_all
+from xformer_mobile.preprocess import ByteImage, find_images, load_image, preprocess
+from xformer_mobile.runners import Outputs, open_runner_for_format
+
+__all__ = ["command"]
+
+EPILOG = """\b
+Examples:
+  xformer-verify my-bundle
+  xformer-verify my-bundle --images photographs --checkpoint my.safetensors
+  xformer-verify my-bundle --json
+"""
+
+
+@click.command(epilog=EPILOG)
+@click.argument("path", metavar="BUNDLE", type=PATH)
+@click.option(
+    "--images",
+    multiple=True,
+    type=PATH,
+    metavar="PATH",
+    help="Your own pictures: a file or a directory; repeat it. [default: the bundle's golden inputs]",
+)
+@click.option("--checkpoint", type=PATH, help="The checkpoint that the bundle was made from; --images needs it.")
+@common_options
+def command(path: Path, images: tuple[Path, ...], checkpoint: Path | None, as_json: bool, quiet: bool) -> int:
+    """Compare every artifact of a bundle with the reference model.
+
+    On the golden inputs, the expected outputs are part of the bundle. On your own pictures the reference model
+    runs here: give its checkpoint (a bundle of untrained weights needs none: they are drawn again).
+    Exits with 1 when a tolerance is missed.
+    """
+    bundle = Bundle.open(path)
+    if checkpoint is not None and not images:
+        raise UsageError("--checkpoint is used with --images; the golden outputs are part of the bundle")
+    with progress(1 + len(bundle.formats), quiet=quiet) as step:
+        step("run the reference model")
+        if images:
+            pictures = [
+                preprocess(load_image(file), bundle.image_size, bundle.resize_rule)[0] for file in find_images(images)
+            ]
+            expected = _run_reference(bundle, checkpoint, pictures)
+        else:
+            cases = bundle.golden()
+            if not cases:
+                raise BundleError(f"{path} has no golden cases; give --images")
+            pictures, expected = [case.image for case in cases], [dict(case.outputs) for case in cases]
+        found: dict[str, tuple[str, list[Outputs]]] = {}
+        for format in bundle.formats:
+            step(f"run {format}")
+            with open_runner_for_format(bundle, format) as runner:
+                found[format] = (runner.engine, run_all(runner, pictures))
+    comparisons = {
+        format: compare(expected, outputs, bundle.postprocess(), engine=engine, precision=bundle.precision)
+        for format, (engine, outputs) in found.items()
+    }
+    passed = all(comparisons.values())
+    if as_json:
+        document = {name: comparison.as_json() for name, comparison in comparisons.items()}
+        print_json({"bundle": str(path), "passed": passed, "parity": document})
+    else:
+        _print(path, comparisons)
+    return 0 if passed else 1
+
+
+def _run_reference(bundle: Bundle, checkpoint: Path | None, pictures: list[ByteImage]) -> list[Outputs]:
+    from xformer_mobile.optional import require
+
+    require("torch", extra="onnx")
+    require("safetensors", extra="onnx")
+    from xformer_mobile.runners.pytorch import TorchRunner
+    from xformer_mobile.zoo import load_reference
+
+    model, weights = bundle.manifest["model"], bundle.manifest["model"]["weights"]
+    if checkpoint is None and not bundle.is_untrained:
+        raise UsageError("--images needs --checkpoint, the file that the bundle was made from, to run the reference")
+    reference, found = load_reference(
+        checkpoint, task=bundle.task, variant=model["variant"], image_size=bundle.image_size, labels=bundle.labels
+    )
+    if found["sha256"] != weights["sha256"]:
+        what = "weights drawn on this machine" if checkpoint is None else f"checkpoint {checkpoint}"
+        raise CheckpointError(
+            f"{what} are not those that the bundle was made from: sha256 {found['sha256'][:12]}..., "
+            f"not {weights['sha256'][:12]}..."
+        )
+    with TorchRunner(reference) as runner:
+        return run_all(runner, pictures)
+
+
+def _print(path: Path, comparisons: dict[str, Comparison]) -> None:
+    table = Table("format", "engine", "output", "max difference", "of the range", "allowed", "SNR", "", title=str(path))
+    for format, comparison in comparisons.items():
+        for output in comparison.outputs:
+            kept = output.relative_max <= comparison.tolerance.relative_max
+            table.add_row(
+                format,
+                comparison.engine,
+                output.name,
+                f"{output.max_abs:.2e}",
+                f"{output.relative_max:.1e}",
+                f"{comparison.tolerance.relative_max:.0e}",
+                f"{output.snr_db:.1f} dB",
+                "passed" if kept else "[bold red]MISSED[/]",
+            )
+    print_table(table)
+    for format, comparison in comparisons.items():
+        agreement = comparison.agreement
+        click.echo(f"{format}: {agreement.name} {agreement.share:.2%} on {comparison.images} pictures")
+        for miss in comparison.misses():
+            click.echo(f"{format}: MISSED: {miss}")
