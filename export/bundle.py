@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from PIL import Image
+
 from xformer_export.formats import CONVERTERS, Converter, check_quantization
 from xformer_export.prepare import Prepared, golden_cases, prepare
-
 from xformer_mobile import __version__
 from xformer_mobile.artifact import (
     FORMATS,

@@ -9,7 +9,6 @@ from typing import Any
 
 from xformer_export import to_onnx
 from xformer_export.prepare import Prepared
-
 from xformer_mobile.artifact import FORMATS
 from xformer_mobile.errors import UnavailableError
 from xformer_mobile.spec import lookup

@@ -17,9 +17,9 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
+
 from xformer_export.op_rules import check_graph
 from xformer_export.prepare import Prepared
-
 from xformer_mobile import __version__
 from xformer_mobile.artifact import INPUT_NAME, describe_input
 from xformer_mobile.errors import ConversionError

@@ -6,8 +6,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from xformer_export import ExportRequest, build_bundle
 
+from xformer_export import ExportRequest, build_bundle
 from xformer_mobile.spec import ImageSize
 
 MakeBundle = Callable[[str], Path]
