@@ -22,6 +22,7 @@ ALLOWED_OPS: dict[str, frozenset[str]] = {
             "Mul",
             "Div",
             "Sigmoid",
+            "AveragePool",
             "GlobalAveragePool",
             # LayerNorm over channels and L2 normalisation
             "ReduceMean",

@@ -90,7 +90,7 @@ def _export(prepared: Prepared) -> Any:
                 custom_translation_table=_translations(),
             )
         except Exception as error:  # the exporter raises whatever its passes raise
-            raise ConversionError(f"torch.onnx.export failed: {' '.join(str(error).split())[:300]}") from error
+            raise ConversionError(f"torch.onnx.export failed: {_root_cause(error)}") from error
     assert program is not None
     for node in program.model.graph:
         # The module's path in front of each name, where a reader of the graph looks for it.
@@ -98,6 +98,13 @@ def _export(prepared: Prepared) -> Any:
         path = json.loads(scopes.replace("'", '"'))[-2] if scopes else ""
         node.name = f"{path}/{node.name}" if path else node.name
     return program.model_proto
+
+
+def _root_cause(error: BaseException) -> str:
+    """The innermost error on one line: the exporter wraps it in pages of advice."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    return f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
 
 
 def _translations() -> dict[Any, Any]:

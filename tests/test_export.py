@@ -110,6 +110,16 @@ def test_squeeze_excite_pools_globally(graphs: dict[str, onnx.ModelProto]) -> No
         assert sum(node.op_type == "ReduceMean" for node in nodes) == 2 * 21
 
 
+def test_global_pools_sum_few_values(graphs: dict[str, onnx.ModelProto]) -> None:
+    """Engines sum one after the other in the tensor's own precision; large maps are averaged by tiles first."""
+    for model in graphs.values():
+        graph = onnx.shape_inference.infer_shapes(model, strict_mode=True).graph
+        shapes = {value.name: [dim.dim_value for dim in value.type.tensor_type.shape.dim] for value in graph.value_info}
+        pooled = [shapes[node.input[0]] for node in graph.node if node.op_type == "GlobalAveragePool"]
+        assert pooled
+        assert max(height * width for _, _, height, width in pooled) <= 256
+
+
 @pytest.mark.parametrize(
     ("ops", "ranks", "problem"),
     [

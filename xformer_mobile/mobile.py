@@ -23,6 +23,7 @@ below :data:`SQUARES_BOUND`; L2 normalisation cancels the constant. See ``_safe_
 from __future__ import annotations
 
 import functools
+import math
 
 import torch
 import torch.nn.functional as F
@@ -47,6 +48,10 @@ from xformer_mobile.spec import IMAGENET_MEAN, IMAGENET_STD, ModelConfig
 __all__ = ["MobileXFA", "MobileXFormer", "to_mobile"]
 
 POSITIONS = PATCH * PATCH
+
+LONGEST_SUM = 256
+POOL_TILE = 8
+"""Global means over more than LONGEST_SUM values go by tiles of POOL_TILE x POOL_TILE."""
 
 SQUARES_BOUND = 2.0**14
 """Upper bound that ``_safe_scale`` guarantees for the sums of squares; the largest fp16 number is 65504."""
@@ -165,6 +170,23 @@ class ChannelNorm(nn.Module):
 _rewrite.register(nn.LayerNorm)(ChannelNorm)
 
 
+def _global_mean(x: Tensor) -> Tensor:
+    """The mean over H and W: (1, C, H, W) -> (1, C, 1, 1), in steps whose sums are short.
+
+    Runtimes add one after the other in the tensor's own precision: over 160x160 values a single global pool of
+    ONNX Runtime is wrong by 1e-4 of the range in float32, and fp16 would be lost. Means of equally large tiles
+    are exact algebra.
+    """
+    height, width = x.shape[2:]
+    while height * width > LONGEST_SUM:
+        tile = math.gcd(height, POOL_TILE), math.gcd(width, POOL_TILE)
+        if tile == (1, 1):
+            break
+        x = F.avg_pool2d(x, tile)
+        height, width = height // tile[0], width // tile[1]
+    return x.mean((2, 3), keepdim=True)
+
+
 class MobileSqueezeExcite(nn.Module):
     """Squeeze-excite with a global average pool."""
 
@@ -173,7 +195,7 @@ class MobileSqueezeExcite(nn.Module):
         self.gate = nn.Sequential(_rewrite(module.reduce), nn.SiLU(), _rewrite(module.expand), nn.Sigmoid())
 
     def forward(self, x: Tensor) -> Tensor:
-        out: Tensor = x * self.gate(x.mean((2, 3), keepdim=True))
+        out: Tensor = x * self.gate(_global_mean(x))
         return out
 
 
@@ -393,7 +415,7 @@ class MobileClassifierHead(nn.Module):
         self.num_classes = module.fc.out_features
 
     def forward(self, features: tuple[Tensor, ...]) -> tuple[Tensor]:
-        pooled = self.conv(features[-1]).mean((2, 3), keepdim=True)  # (1, head, 1, 1)
+        pooled = _global_mean(self.conv(features[-1]))  # (1, head, 1, 1)
         return (self.fc(pooled).reshape(1, self.num_classes),)
 
 
