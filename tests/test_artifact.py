@@ -313,7 +313,6 @@ BAD_MANIFESTS: dict[str, tuple[str, Callable[[Manifest], None], str]] = {
     "output for two images": ("classify", BATCH, "an output is for more than one image"),
     "detector's output missing": ("detect", drop("outputs", 1), "no output stride16"),
     "detector's output of other channels": ("detect", put("outputs", 1, "shape", 1, to=254), "no output stride16"),
-    "output whose size overflows": ("segment", put("outputs", 0, "shape", 2, to=2**62), "does not have the shape"),
     # postprocessing
     "no postprocess": ("classify", drop("postprocess"), "'postprocess' is a required property"),
     "no top_k": ("classify", drop("postprocess", "top_k"), "its postprocess lacks top_k"),
@@ -368,8 +367,6 @@ BAD_TEXTS = {
     "number": (b"1", "is not of type 'object'"),
     "null": (b"null", "is not of type 'object'"),
     "too deep to read": (b"[" * 100_000, "is not JSON"),
-    "too deep to print": (b"[" * 960 + b"]" * 960, "manifest.json is not"),
-    "too deep in a field": (b'{"schema_version": ' + b"[" * 960 + b"]" * 960 + b"}", "manifest.json is not"),
     "NaN": (b'{"schema_version": NaN}', "it has NaN"),
     "infinite": (b'{"schema_version": -Infinity}', "it has -Infinity"),
     "number of too many digits": (b'{"schema_version": 1' + b"0" * 10_000 + b"}", "is not JSON"),
@@ -381,6 +378,13 @@ def test_bad_text_for_a_manifest_is_refused(tmp_path: Path, name: str) -> None:
     content, problem = BAD_TEXTS[name]
     (tmp_path / MANIFEST).write_bytes(content)
     assert problem in refusal(tmp_path)
+
+
+def test_manifest_too_deep_to_show_is_refused(tmp_path: Path) -> None:
+    """Somewhere below Python's limit a manifest can still be read, but not be printed in a message."""
+    for depth in range(600, 1001):
+        (tmp_path / MANIFEST).write_bytes(b'{"schema_version": ' + b"[" * depth + b"]" * depth + b"}")
+        assert "manifest.json is not" in refusal(tmp_path)
 
 
 @pytest.mark.parametrize("number", ["NaN", "Infinity", "1e999", "-1e999"])
@@ -501,6 +505,16 @@ def test_pipe_is_refused_before_it_is_read(copy_bundle: MakeBundle, monkeypatch:
     os.mkfifo(bundle / "model.onnx")
     monkeypatch.setattr(artifact, "file_sha256", lambda _path: pytest.fail("read"))  # which would wait for ever
     assert "is not a file" in refusal(bundle)
+
+
+def test_output_whose_size_overflows_is_refused(copy_bundle: MakeBundle) -> None:
+    """19 * 2**62 * 16 values are zero in 64 bits: as many as an empty golden file has."""
+    bundle = copy_bundle("segment")
+    manifest = read_manifest(bundle)
+    manifest["outputs"][0]["shape"] = [1, 19, 2**62, 16]
+    write_manifest(bundle, manifest)
+    edit_golden(bundle, b"", output="logits")
+    assert "does not have the shape" in refusal(bundle)
 
 
 def test_links_that_stay_inside_are_fine(copy_bundle: MakeBundle, tmp_path: Path) -> None:

@@ -111,10 +111,12 @@ def draw_weights(model: XFormer, seed: int) -> None:
     size = model.config.image_size
     drawn = [golden_picture(int(index), size)[0] for index in rng.integers(1 << 32, size=4)]
     pictures = normalize(torch.from_numpy(np.stack(drawn)))  # (4, 3, H, W)
-    training = model.training
+    training, threads = model.training, torch.get_num_threads()
+    torch.set_num_threads(1)  # sums depend on how they are split: one thread, so that the weights don't
     try:
         model.eval()(pictures)
     finally:
+        torch.set_num_threads(threads)
         model.train(training)
         for handle in handles:
             handle.remove()
