@@ -305,6 +305,11 @@ BAD_MANIFESTS: dict[str, tuple[str, Callable[[Manifest], None], str]] = {
     "input in BGR": ("classify", put("input", "color", to="BGR"), "at input/color"),
     "input of floats": ("classify", put("input", "dtype", to="float32"), "at input/dtype"),
     "unknown rule": ("classify", put("input", "resize", "rule", to="stretch"), "at input/resize/rule"),
+    "class map of a letterbox": (
+        "segment",
+        put("input", "resize", "rule", to="letterbox"),
+        "class maps are for the rule 'resize', not 'letterbox'",
+    ),
     "no outputs": ("classify", put("outputs", to=[]), "at outputs"),
     "outputs of one name": ("classify", same_outputs, "two outputs have one name"),
     "output of another name": ("classify", put("outputs", 0, "name", to="scores"), "no output logits of rank 2"),

@@ -436,16 +436,32 @@ def test_predict_with_no_room_leaves_no_half_picture(
     assert list((tmp_path / "out").iterdir()) == []
 
 
-def test_a_reader_that_goes_away_is_no_error_of_ours(make_bundle: MakeBundle) -> None:
+def _verify_process(bundle: Path, **options: object) -> subprocess.Popen[str]:
     code = "from xformer_mobile.cli import verify_main; verify_main()"
-    process = subprocess.Popen(
-        [sys.executable, "-c", code, str(make_bundle("classify")), "--json"],
-        stdout=subprocess.PIPE,
+    # Buffered, as in a shell, whatever the environment of the tests says.
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
+    return subprocess.Popen(
+        [sys.executable, "-c", code, str(bundle)],
         stderr=subprocess.PIPE,
+        text=True,
+        env=environment,
+        **options,  # type: ignore[call-overload]
     )
-    assert process.stdout is not None
-    assert process.stderr is not None
-    process.stdout.close()
-    with process.stderr:
-        assert process.stderr.read() == b""
-    process.wait(timeout=60)
+
+
+def test_a_reader_that_goes_away_is_no_error_of_ours(make_bundle: MakeBundle) -> None:
+    reader, writer = os.pipe()
+    process = _verify_process(make_bundle("classify"), stdout=writer)
+    os.close(writer)
+    os.close(reader)
+    _, err = process.communicate(timeout=60)
+    assert (process.returncode, err) == (1, "")
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="only Linux has a device that is always full")
+def test_a_result_that_can_not_be_printed_is_an_error(make_bundle: MakeBundle) -> None:
+    with open("/dev/full", "w") as full:  # noqa: PTH123 (a device)
+        process = _verify_process(make_bundle("classify"), stdout=full)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 1
+    assert err == "xformer-verify: error: the system refused: No space left on device\n"

@@ -496,6 +496,7 @@ BAD_METADATA: dict[str, tuple[Any, str]] = {
     "huge anchor": ({"anchors": [[[10**400, 1]]] * 3}, "its anchors are not three scales"),
     "another variant": ({"variant": "xformer_s"}, "does not fit xformer_s: its widths are those of xformer_xxs"),
     "variant not one line": ({"variant": "a\nb"}, r"does not fit 'a\nb'"),
+    "another task": ({"task": "segment"}, "is for the task 'classify', not 'segment'"),
     "variant no text": ({"variant": ["xformer_xxs"]}, "does not fit ['xformer_xxs']"),
 }
 

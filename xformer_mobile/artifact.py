@@ -335,6 +335,8 @@ def _validate_consistency(file: Path, manifest: Mapping[str, Any]) -> None:
     check(all(shape[0] == 1 for shape in outputs.values()), "an output is for more than one image")
     formats = [entry["format"] for entry in manifest["artifacts"]]
     check(len(set(formats)) == len(formats), "two artifacts have one format")
+    rule = manifest["input"]["resize"]["rule"]
+    check(task != "segment" or rule == "resize", f"class maps are for the rule 'resize', not {rule!r}")
     if task == "detect":
         needed = {"anchors", "strides", "score_threshold", "iou_threshold", "max_detections"}
         check(needed <= postprocess.keys(), "a detector's postprocess lacks " + ", ".join(sorted(needed)))

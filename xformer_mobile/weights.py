@@ -278,8 +278,9 @@ def _config_of(
     if len(found) != 1 or FIRST_CONTEXT not in state:
         some = ", ".join(_shown(name) for name in sorted(state)[:3]) or "nothing"
         raise CheckpointError(f"checkpoint {path} is not an XFormer: it holds {len(state)} tensors ({some}, ...)")
-    if task is not None and task != found[0]:
-        raise CheckpointError(f"checkpoint {path} is for the task {found[0]!r}, not {task!r}")
+    for name in (task, description.get("task")):
+        if name is not None and name != found[0]:
+            raise CheckpointError(f"checkpoint {path} is for the task {found[0]!r}, not {_shown(name)!r}")
     head = next(key for key, name in TASK_KEYS.items() if name == found[0])
     for name, rank in {**CONFIGURING, head: 2 if found[0] == "classify" else 4}.items():
         if name not in state:

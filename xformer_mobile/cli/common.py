@@ -77,11 +77,8 @@ def run_command(name: str, arguments: list[str] | None = None) -> NoReturn:
     try:
         signal.signal(signal.SIGTERM, _interrupt)
         command: click.Command = importlib.import_module(f"xformer_mobile.cli.{name}").command
-        # Not command.main(), which answers Ctrl-C with lines of its own.
-        with command.make_context(program, list(arguments)) as context:
-            status = command.invoke(context)
-    except click.exceptions.Exit as done:  # --help, --version
-        sys.exit(done.exit_code)
+        status = _invoke(command, program, arguments)
+        sys.stdout.flush()  # here, where a failure can still be told
     except (KeyboardInterrupt, click.Abort):
         _fail(program, arguments, INTERRUPTED, 1)
     except click.UsageError as error:
@@ -91,15 +88,32 @@ def run_command(name: str, arguments: list[str] | None = None) -> NoReturn:
     except XFormerError as error:
         _fail(program, arguments, _one_line(str(error)), error.exit_code)
     except BrokenPipeError:
-        # The reader of our output went away (| head): nobody is left to tell.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _abandon_stdout()  # its reader went away (| head): nobody is left to tell
         sys.exit(1)
+    except OSError as error:
+        _abandon_stdout()
+        where = f" {error.filename}" if error.filename else ""
+        _fail(program, arguments, f"the system refused{where}: {error.strerror or error}", 1)
     except MemoryError:
         _fail(program, arguments, "out of memory; try a smaller --image-size or smaller pictures", 1)
     except Exception as error:
         detail = f"{type(error).__name__}: {_one_line(str(error))}"
         _fail(program, arguments, f"internal error, please report it with the output of --debug: {detail}", 1)
-    sys.exit(int(status or 0))
+    sys.exit(status)
+
+
+def _invoke(command: click.Command, program: str, arguments: list[str]) -> int:
+    """Parse and run; returns the exit status. Not command.main(), which answers Ctrl-C with lines of its own."""
+    try:
+        with command.make_context(program, list(arguments)) as context:
+            return int(command.invoke(context) or 0)
+    except click.exceptions.Exit as done:  # --help, --version
+        return done.exit_code
+
+
+def _abandon_stdout() -> None:
+    """Let what is left in stdout's buffer go nowhere, so that the interpreter does not complain at its end."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _interrupt(*_: Any) -> NoReturn:
