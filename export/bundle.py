@@ -108,10 +108,14 @@ def bundle_name(prepared: Prepared, precision: str) -> str:
 
 
 def _check_target(target: Path) -> None:
-    """Refuse to replace anything but a bundle or an empty directory."""
+    """Refuse to replace anything but a bundle or an empty directory that can be moved away."""
     with output_errors(target):
         if not target.exists():
             return
+        if Path.cwd().is_relative_to(target.resolve()):
+            raise OutputError(f"{target} holds the current directory, which can't be replaced; give another one")
+        if target.is_mount():
+            raise OutputError(f"{target} is a mount point, which can't be replaced; give a directory inside it")
         if not target.is_dir():
             raise OutputError(f"{target} is a file; give a directory for the bundle")
         if any(target.iterdir()) and not (target / MANIFEST).is_file():
@@ -189,7 +193,7 @@ def _verify(bundle: Bundle, format: str) -> Comparison:
         ParityError: a tolerance is missed.
     """
     cases = bundle.golden()
-    with open_runner_for_format(bundle, format) as runner:
+    with open_runner_for_format(bundle, format, threads=1) as runner:  # the same figures each time
         found = run_all(runner, [case.image for case in cases])
         engine = runner.engine
     comparison = compare(

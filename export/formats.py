@@ -24,7 +24,8 @@ class Converter:
     """How a format is written.
 
     ``convert`` returns the artifact's bytes; ``requires`` is what a runtime must support; ``input_layout`` is
-    the input's inside the artifact; ``tools`` are the distributions whose versions the manifest records.
+    the input's inside the artifact; ``tools`` are the distributions whose versions the manifest records;
+    ``imports`` are the modules that converting and verifying load.
     """
 
     format: str
@@ -33,6 +34,7 @@ class Converter:
     input_dtype: str
     input_layout: str
     tools: tuple[str, ...]
+    imports: tuple[str, ...]
 
     def tool_versions(self) -> dict[str, str]:
         """The installed versions of the tools, by name."""
@@ -49,6 +51,7 @@ CONVERTERS = {
             "uint8",
             "NHWC",
             ("torch", "onnx", "onnxscript", "onnxsim"),
+            ("torch._dynamo", "torch.onnx", "onnx", "onnxscript", "onnxsim", "onnxruntime"),
         ),
     )
 }

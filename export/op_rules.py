@@ -29,7 +29,7 @@ ALLOWED_OPS: dict[str, frozenset[str]] = {
             "Max",
             "Sqrt",
             "Reciprocal",
-            # GELU, in the form that every runtime fuses
+            # GELU, exactly
             "Erf",
             # layout
             "Cast",

@@ -13,7 +13,7 @@ from xformer_mobile.patterns import golden_picture
 from xformer_mobile.reference import XFormer
 from xformer_mobile.runners.pytorch import TorchRunner
 from xformer_mobile.spec import ImageSize, ModelConfig
-from xformer_mobile.zoo import load_reference
+from xformer_mobile.zoo import load_reference, one_thread
 
 __all__ = ["Prepared", "golden_cases", "prepare"]
 
@@ -50,13 +50,13 @@ def prepare(
 
 
 def golden_cases(model: XFormer) -> list[GoldenCase]:
-    """Golden inputs and the reference model's outputs for them.
+    """Golden inputs and the reference model's outputs for them, computed on one thread: the same bytes each time.
 
     Raises:
         CheckpointError: the reference model returns NaN or infinite values for one of them.
     """
     cases = []
-    with TorchRunner(model) as runner:
+    with TorchRunner(model) as runner, one_thread():
         for index in range(GOLDEN_CASES):
             image = golden_picture(index, model.config.image_size)
             outputs = runner.run(image)

@@ -1,8 +1,7 @@
 """ONNX: torch.export, the ONNX exporter on top of it, onnxsim, then metadata.
 
-Opset 18 is the newest one that ONNX Runtime's mobile builds of the last years all read; the graph needs
-nothing from later ones. One translation is our own: a mean over both spatial axes is GlobalAveragePool, which
-every runtime and quantizer knows, where ReduceMean is slow in int8.
+ONNX Runtime reads opset 18 since its version 1.14; the graph needs nothing from later ones. One translation is our
+own: a mean over both spatial axes is GlobalAveragePool, the op made for it.
 """
 
 from __future__ import annotations

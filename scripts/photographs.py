@@ -2,8 +2,8 @@
 
     python scripts/photographs.py DIRECTORY
 
-All are free to use: astronaut (NASA, public domain), rocket (SpaceX, CC0), chelsea (Stefan van der Walt, CC0),
-coffee (Rachel Michetti, CC0), Grace Hopper (U.S. Navy, public domain).
+All are free to use: astronaut (NASA), rocket (SpaceX) and Grace Hopper (U.S. Navy), in the public domain; chelsea
+(Stefan van der Walt) and coffee (Rachel Michetti), CC0.
 """
 
 from __future__ import annotations

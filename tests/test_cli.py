@@ -11,16 +11,18 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from tests.conftest import MakeBundle
+from xformer_mobile import cli
 from xformer_mobile.artifact import Bundle
-from xformer_mobile.cli.common import run_command
+from xformer_mobile.cli.common import progress, run_command
 from xformer_mobile.patterns import golden_picture
 from xformer_mobile.spec import TASKS, ImageSize, ModelConfig
 from xformer_mobile.weights import save_checkpoint
@@ -32,9 +34,8 @@ Call = Callable[..., tuple[int, str, str]]
 
 
 @pytest.fixture
-def call(capfd: pytest.CaptureFixture[str]) -> Iterator[Call]:
+def call(capfd: pytest.CaptureFixture[str]) -> Call:
     """Call a command in this process; returns exit status, stdout and stderr."""
-    handler = signal.getsignal(signal.SIGTERM)
 
     def run(command: str, *arguments: object) -> tuple[int, str, str]:
         capfd.readouterr()
@@ -44,8 +45,7 @@ def call(capfd: pytest.CaptureFixture[str]) -> Iterator[Call]:
         assert isinstance(stopped.value.code, int)
         return stopped.value.code, out, err
 
-    yield run
-    signal.signal(signal.SIGTERM, handler)
+    return run
 
 
 @pytest.fixture(scope="module")
@@ -313,6 +313,73 @@ def test_debug_shows_the_traceback_and_nothing_else_does(call: Call, tmp_path: P
     assert "Traceback" in call("export", "--checkpoint", missing, "--debug")[2]
 
 
+def test_names_are_shown_as_they_are(call: Call, photo: Path, tmp_path: Path) -> None:
+    """Neither labels nor file names nor paths are markup."""
+    labels = tmp_path / "labels.txt"
+    names = ["a [/b]", "[red]c", ":smile:"]
+    labels.write_text("\n".join(names))
+    config = ModelConfig.create(variant="xformer_xxs", image_size=ImageSize(64, 64), num_classes=3)
+    save_checkpoint(untrained_model(config), tmp_path / "weights.safetensors")
+    target = tmp_path / "bundle [x]"
+    picture = tmp_path / "p[b]:cat:.png"
+    shutil.copyfile(photo, picture)
+    arguments = ["--checkpoint", tmp_path / "weights.safetensors", "--labels", labels, "--output", target]
+    assert call("export", *arguments, "--no-verify", "--quiet")[0] == 0
+    status, out, _ = call("predict", target, picture, "--quiet")
+    assert status == 0
+    for name in (*names, picture.name, target.name):
+        assert name in out
+    status, out, _ = call("verify", target, "--quiet")
+    assert status == 0
+    assert target.name in out
+
+
+def test_verify_compares_the_other_pictures_and_fails_in_the_end(
+    call: Call, make_bundle: MakeBundle, photo: Path, tmp_path: Path
+) -> None:
+    broken = tmp_path / "broken.png"
+    broken.write_bytes(b"")
+    status, out, err = call("verify", make_bundle("classify"), "--images", broken, "--images", photo, "--json")
+    document = json.loads(out)
+    assert (status, document["passed"]) == (1, False)
+    assert document["parity"]["onnx"]["images"] == 1
+    assert document["parity"]["onnx"]["passed"] is True
+    assert len(err.splitlines()) == len(document["errors"]) == 1
+
+
+def test_averaged_weights_are_named(call: Call, tmp_path: Path) -> None:
+    model = untrained_model(ModelConfig.create(variant="xformer_xxs", image_size=ImageSize(64, 64), labels=["a", "b"]))
+    path = tmp_path / "training.pth"
+    averaged = {f"module.{name}": tensor for name, tensor in model.state_dict().items()}
+    torch.save({"epoch": 3, "model": {}, "model_ema": {"n_averaged": torch.tensor(5), **averaged}}, path)
+    status, out, _ = call("export", "--checkpoint", path, "--output", tmp_path / "bundle", "--no-verify")
+    assert status == 0
+    assert "weights from state dict under 'model_ema'" in out
+
+
+def test_a_pipe_is_no_picture(call: Call, make_bundle: MakeBundle, tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.png")
+    status, _, err = call("predict", make_bundle("classify"), tmp_path / "pipe.png", "--quiet")
+    assert status == 1
+    assert "it is a directory, a device or a pipe" in err
+
+
+def test_a_folder_that_can_not_be_read(
+    call: Call, make_bundle: MakeBundle, photo: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Refused by the system's own call, as tests may run as the superuser."""
+
+    def refuse(path: Path) -> None:
+        raise PermissionError(13, os.strerror(13), str(path))
+
+    bundle = make_bundle("classify")
+    monkeypatch.setattr(Path, "iterdir", refuse)
+    status, _, err = call("predict", bundle, photo.parent, "--quiet")
+    assert status == 1
+    assert "Permission denied" in err
+    assert len(err.splitlines()) == 1
+
+
 @pytest.mark.parametrize("command", ["export", "predict", "verify"])
 def test_help_has_examples_and_imports_nothing_heavy(command: str) -> None:
     code = (
@@ -330,27 +397,35 @@ def test_a_missing_extra_is_named(call: Call, monkeypatch: pytest.MonkeyPatch, m
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
     status, _, err = call("verify", bundle)
     assert status == 1
-    assert err == "xformer-verify: error: onnxruntime is not installed; type: pip install 'xformer-mobile[onnx]'\n"
+    assert err == "xformer-verify: error: onnxruntime is not installed; type: pip install 'xformer-mobile[run]'\n"
 
 
 # ---- interrupted, refused, out of room: the old bundle stays -------------------------------------------------
 
 
-def _export_process(target: Path, *, limit_bytes: int | None = None, **options: object) -> subprocess.Popen[str]:
-    """``xformer-export`` as a process of its own; ``limit_bytes`` is the largest file that the system lets it write."""
+def _export_process(target: Path, *, limit_bytes: int | None = None, announce: bool = False) -> subprocess.Popen[str]:
+    """``xformer-export`` as a process of its own.
+
+    ``limit_bytes`` is the largest file that the system lets it write; with ``announce`` it prints a line when its
+    signal handlers are in place.
+    """
 
     def limit() -> None:
         if limit_bytes is not None:
             resource.setrlimit(resource.RLIMIT_FSIZE, (limit_bytes, limit_bytes))
 
-    code = "from xformer_mobile.cli import export_main; export_main()"
+    code = "from xformer_mobile import cli\n"
+    if announce:
+        code += "import signal\nhook = signal.signal\n"
+        code += "def tell(number, handler):\n hook(number, handler)\n"
+        code += " if number == signal.SIGTERM: print('started', flush=True)\n"
+        code += "signal.signal = tell\n"
     return subprocess.Popen(
-        [sys.executable, "-c", code, *SMALL, "--output", str(target), "--quiet"],
+        [sys.executable, "-c", code + "cli.export_main()", *SMALL, "--output", str(target), "--quiet"],
         stderr=subprocess.PIPE,
-        stdout=subprocess.DEVNULL,
+        stdout=subprocess.PIPE if announce else subprocess.DEVNULL,
         text=True,
         preexec_fn=limit,
-        **options,  # type: ignore[call-overload]
     )
 
 
@@ -380,6 +455,30 @@ def test_interrupted_half_way(sent: signal.Signals, old_bundle: Path) -> None:
     assert process.returncode == 1
     assert err == "xformer-export: error: interrupted; what was not finished is not written\n"
     _check_untouched(old_bundle, before)
+
+
+@pytest.mark.parametrize("delay", [0.0, 0.05, 0.1, 0.3, 0.8, 1.5, 2.2, 2.6, 3.0, 3.4, 4.0])
+def test_interrupted_at_any_moment(delay: float, old_bundle: Path) -> None:
+    """Also while libraries are imported, which may swallow the interrupt or fail in ways of their own."""
+    before = files_of(old_bundle)
+    process = _export_process(old_bundle, announce=True)
+    assert process.stdout is not None
+    assert process.stdout.readline() == "started\n"
+    time.sleep(delay)
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=120)
+    assert process.returncode == 1, err
+    assert err.splitlines()[-1] == "xformer-export: error: interrupted; what was not finished is not written"
+    assert "Traceback" not in err
+    _check_untouched(old_bundle, before)
+
+
+def test_an_interrupt_that_a_library_swallows_still_stops(monkeypatch: pytest.MonkeyPatch) -> None:
+    with progress(2, quiet=True) as step:
+        step("one")
+        monkeypatch.setattr(cli, "_received", [signal.SIGINT])
+        with pytest.raises(KeyboardInterrupt):
+            step("two")
 
 
 def test_no_room_for_the_artifact(old_bundle: Path) -> None:

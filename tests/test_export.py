@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 from collections import Counter
 from pathlib import Path
 
@@ -101,7 +104,7 @@ def test_layers_keep_their_module_paths(graphs: dict[str, onnx.ModelProto]) -> N
 
 
 def test_squeeze_excite_pools_globally(graphs: dict[str, onnx.ModelProto]) -> None:
-    """ReduceMean is slow once quantized: only LayerNorm keeps it."""
+    """Only LayerNorm keeps ReduceMean."""
     for task, model in graphs.items():
         nodes = model.graph.node
         pools = sum(node.op_type == "GlobalAveragePool" for node in nodes)
@@ -111,7 +114,7 @@ def test_squeeze_excite_pools_globally(graphs: dict[str, onnx.ModelProto]) -> No
 
 
 def test_global_pools_sum_few_values(graphs: dict[str, onnx.ModelProto]) -> None:
-    """Engines sum one after the other in the tensor's own precision; large maps are averaged by tiles first."""
+    """An engine may sum one after the other in the tensor's own precision; large maps are averaged by tiles first."""
     for model in graphs.values():
         graph = onnx.shape_inference.infer_shapes(model, strict_mode=True).graph
         shapes = {value.name: [dim.dim_value for dim in value.type.tensor_type.shape.dim] for value in graph.value_info}
@@ -174,6 +177,24 @@ def test_two_exports_of_a_checkpoint_are_byte_identical(tmp_path: Path) -> None:
     assert Bundle.open(tmp_path / "a").manifest["model"]["weights"]["source"] == "checkpoint"
 
 
+def test_export_does_not_depend_on_the_number_of_threads(tmp_path: Path) -> None:
+    checkpoint = tmp_path / "weights.safetensors"
+    save_checkpoint(_prepared("segment").reference, checkpoint)
+    for threads in ("1", "2"):
+        code = "from xformer_mobile.cli import export_main; export_main()"
+        output = str(tmp_path / threads)
+        arguments = ["--checkpoint", str(checkpoint), "--image-size", "128", "--output", output, "--quiet"]
+        environment = {**os.environ, "OMP_NUM_THREADS": threads}
+        subprocess.run([sys.executable, "-c", code, *arguments], env=environment, check=True, capture_output=True)
+    assert _files(tmp_path / "1") == _files(tmp_path / "2")
+
+
+def test_a_single_class_can_be_exported(tmp_path: Path) -> None:
+    made = build_bundle(_request(tmp_path / "one", labels=("thing",)))
+    assert made.output_shapes == {"logits": (1, 1)}
+    assert made.manifest["parity"]["onnx"]["passed"]
+
+
 def test_an_artifact_that_disagrees_is_not_put_in_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     target = tmp_path / "bundle"
     build_bundle(_request(target))
@@ -213,6 +234,22 @@ def test_what_is_no_bundle_is_left_alone(kind: str, tmp_path: Path) -> None:
     with pytest.raises(OutputError, match="precious"):
         build_bundle(_request(target))
     assert keep.read_text() == "years of work"
+
+
+def test_the_current_directory_is_not_replaced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    inside = tmp_path / "bundle" / "inside"
+    inside.mkdir(parents=True)
+    monkeypatch.chdir(inside)
+    for target in (Path(), inside.parent):
+        with pytest.raises(OutputError, match="holds the current directory"):
+            build_bundle(_request(target))
+    assert list(inside.parent.iterdir()) == [inside]
+
+
+def test_a_mount_point_is_not_replaced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Path, "is_mount", lambda path: path == tmp_path)
+    with pytest.raises(OutputError, match="is a mount point"):
+        build_bundle(_request(tmp_path))
 
 
 def test_artifact_reads_back_and_runs_at_another_size(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import fcntl
+import hashlib
 import os
 import stat
 import subprocess
@@ -491,3 +492,18 @@ def test_many_processes_leave_one_whole_result(tmp_path: Path, way: str) -> None
     assert sorted(content) == [f"target/{part}" for part in range(5)]
     assert len(set(content.values())) == 1
     assert names(tmp_path) == ["target"]
+
+
+def test_digest_of_a_directory_is_that_of_sha256sums_lines(tmp_path: Path) -> None:
+    (tmp_path / "b").mkdir()
+    (tmp_path / "b" / "z.bin").write_bytes(b"\0\1")
+    (tmp_path / "a.txt").write_bytes(b"text")
+    lines = [
+        f"{hashlib.sha256(content).hexdigest()}  {name}\n"
+        for name, content in (("a.txt", b"text"), ("b/z.bin", b"\0\1"))
+    ]
+    expected = hashlib.sha256("".join(lines).encode()).hexdigest()
+    assert files.tree_sha256(tmp_path) == expected
+    assert files.tree_sha256(tmp_path / "a.txt") == hashlib.sha256(b"text").hexdigest()
+    (tmp_path / "a.txt").rename(tmp_path / "c.txt")
+    assert files.tree_sha256(tmp_path) != expected

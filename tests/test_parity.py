@@ -56,6 +56,14 @@ def test_figures_are_those_of_the_worst_picture() -> None:
     assert comparison.misses() == ["logits differs by 1.25e-01 of its range, 1e-04 is allowed"]
 
 
+def test_the_range_is_that_of_all_pictures_and_never_zero() -> None:
+    """With one class each picture has a single value."""
+    reference = [{"logits": np.float32([[value]])} for value in (2.0, 4.0)]
+    found = [{"logits": np.float32([[2.0]])}, {"logits": np.float32([[4.5]])}]
+    assert _compare(_config("classify"), reference, found).relative_max == 0.25
+    assert _compare(_config("classify"), reference[1:], found[1:]).relative_max == 0.125
+
+
 @pytest.mark.parametrize("value", [math.nan, math.inf])
 @pytest.mark.parametrize("task", ["classify", "segment"])
 def test_an_output_that_is_not_finite_is_a_miss(task: str, value: float) -> None:
@@ -67,7 +75,7 @@ def test_an_output_that_is_not_finite_is_a_miss(task: str, value: float) -> None
 
 def test_a_difference_within_the_tolerance_is_none_beyond_it_is() -> None:
     reference = _outputs(_config("segment"))
-    span = np.ptp(reference[2]["logits"])
+    span = np.ptp([outputs["logits"] for outputs in reference])
     for share, kept in ((0.9e-4, True), (1.1e-4, False)):
         found = [{"logits": outputs["logits"].copy()} for outputs in reference]
         lowest = found[2]["logits"].argmin()  # no pixel's class changes

@@ -509,7 +509,7 @@ def test_no_file(tmp_path: Path) -> None:
     with pytest.raises(ImageError, match="No such file or directory") as caught:
         load_image(tmp_path / "absent.png")
     assert_one_line(caught.value)
-    with pytest.raises(ImageError, match="Is a directory"):
+    with pytest.raises(ImageError, match="it is a directory"):
         load_image(tmp_path)
 
 

@@ -20,7 +20,7 @@ import numpy as np
 import numpy.typing as npt
 
 from xformer_mobile.errors import BundleError, ImageError, UsageError
-from xformer_mobile.files import file_sha256
+from xformer_mobile.files import tree_sha256
 from xformer_mobile.postprocess import DetectionRule, Postprocess
 from xformer_mobile.preprocess import ByteImage, describe_rule, load_image
 from xformer_mobile.spec import (
@@ -58,6 +58,9 @@ INPUT_NAME = "image"
 
 FORMATS = {"onnx": "model.onnx", "coreml": "model.mlpackage", "tflite": "model.tflite", "executorch": "model.pte"}
 """Every format that a bundle may hold, and the artifact's name in it."""
+
+DIRECTORY_FORMATS = frozenset({"coreml"})
+"""The formats whose artifact is a directory."""
 
 
 @dataclass(frozen=True)
@@ -174,7 +177,7 @@ class Bundle:
         """
         for entry in self.manifest["artifacts"]:
             if entry["format"] == format:
-                path = self._file(entry["file"], entry["sha256"])
+                path = self._file(entry["file"], entry["sha256"], directory=format in DIRECTORY_FORMATS)
                 return Artifact(format, path, entry["sha256"], entry["size_bytes"], entry["requires"], entry["tools"])
         raise UsageError(f"{self.path} has no {format} artifact; it has {', '.join(self.formats)}")
 
@@ -203,15 +206,15 @@ class Bundle:
             cases.append(GoldenCase(path.stem, image[None], outputs))
         return cases
 
-    def _file(self, name: str, sha256: str) -> Path:
+    def _file(self, name: str, sha256: str, *, directory: bool = False) -> Path:
         path = self.path / name
         try:
             # The schema's pattern lets no path leave the bundle; a symbolic link could.
             if not path.resolve().is_relative_to(self.path.resolve()):
                 raise BundleError(f"{path} leads out of the bundle")
-            if path.exists() and not path.is_file():
-                raise BundleError(f"{path} is not a file")
-            found = file_sha256(path)
+            if path.exists() and not (path.is_dir() if directory else path.is_file()):
+                raise BundleError(f"{path} is not a {'directory' if directory else 'file'}")
+            found = tree_sha256(path)
         except (OSError, RuntimeError) as error:  # RuntimeError: a symbolic link to itself, before Python 3.13
             raise BundleError(f"can't read {path}: {getattr(error, 'strerror', None) or error}") from error
         if found != sha256:

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from xformer_mobile.errors import BusyError, OutputError
 
-__all__ = ["exclusive_directory", "file_sha256", "output_errors", "write_file"]
+__all__ = ["exclusive_directory", "file_sha256", "output_errors", "tree_sha256", "write_file"]
 
 
 @contextlib.contextmanager
@@ -36,6 +36,18 @@ def file_sha256(path: Path) -> str:
     return digest.hexdigest()
 
 
+def tree_sha256(path: Path) -> str:
+    """The SHA-256 of a file's bytes; of a directory, that of the lines ``SHA256  PATH`` of its files.
+
+    The lines are those of ``sha256sum``, in the order of the relative paths' bytes, with forward slashes.
+    """
+    if not path.is_dir():
+        return file_sha256(path)
+    files = {file.relative_to(path).as_posix(): file for file in path.rglob("*") if file.is_file()}
+    lines = [f"{file_sha256(files[name])}  {name}\n" for name in sorted(files, key=os.fsencode)]
+    return hashlib.sha256("".join(lines).encode()).hexdigest()
+
+
 def write_file(path: Path, content: bytes) -> None:
     """Write a file whole: to a temporary name beside it, then renamed. The old file stays until then."""
     with output_errors(path):
@@ -47,6 +59,7 @@ def write_file(path: Path, content: bytes) -> None:
                 os.fsync(file.fileno())
             os.chmod(temporary, 0o666 & ~_umask())
             os.replace(temporary, path)
+            _sync(path.parent)
         except BaseException:
             with contextlib.suppress(OSError):
                 os.unlink(temporary)
@@ -89,9 +102,10 @@ def exclusive_directory(target: Path) -> Iterator[Path]:
             staging.mkdir()
         yield staging
         with output_errors(target):
-            for file in staging.rglob("*"):
-                _sync(file)
+            for entry in (staging, *staging.rglob("*")):
+                _sync(entry)
             _swap(staging, target)
+            _sync(target.parent)
     finally:
         with contextlib.suppress(OSError):
             _remove(staging)  # what is unfinished, or after a swap the old target

@@ -6,13 +6,12 @@
   scale is folded into the stem's weights, the mean is subtracted (not folded: the zero padding comes after it).
 - BatchNorm is folded into the convolutions; linear layers are 1x1 convolutions on (1, C, H, W).
 - Tokens are never unfolded. Everything but XFA's sums over tokens is the same for each pixel, and the sums
-  are taken per position in the 2x2 patch by a constant mask inside a matmul. So there is no rank-6 reshape,
-  no transpose of tokens, and nothing above rank 4.
+  are taken per position in the 2x2 patch by a constant mask inside a matmul. So there is no rank-6 reshape
+  and nothing above rank 4; what is left of transposes is the second operand of three matmuls a block.
 - In XFA, V is used only in a weighted sum over tokens. The sum is linear, so it is taken over x (matmul), and
   the projections to V and from the heads follow on the few summed vectors instead of on every token.
   lambda and both 1/N are folded into constants.
-- LayerNorm runs along the channel axis, written as mean, subtract, square, rsqrt: the pattern that the
-  converters recognise.
+- LayerNorm runs along the channel axis, written as mean, subtract, square, rsqrt.
 - In the detector and the segmenter, a 1x1 convolution over concatenated, upsampled maps is a sum of 1x1
   convolutions before the upsampling: cheaper, and without the concatenation.
 
@@ -173,8 +172,8 @@ _rewrite.register(nn.LayerNorm)(ChannelNorm)
 def _global_mean(x: Tensor) -> Tensor:
     """The mean over H and W: (1, C, H, W) -> (1, C, 1, 1), in steps whose sums are short.
 
-    Runtimes add one after the other in the tensor's own precision: over 160x160 values a single global pool of
-    ONNX Runtime is wrong by 1e-4 of the range in float32, and fp16 would be lost. Means of equally large tiles
+    A runtime may add one after the other in the tensor's own precision: over 160x160 values a single global pool of
+    ONNX Runtime 1.31 was wrong by 1e-4 of the range in float32, and fp16 would be lost. Means of equally large tiles
     are exact algebra.
     """
     height, width = x.shape[2:]

@@ -49,7 +49,8 @@ TOLERANCES = {"fp32": Tolerance(relative_max=1e-4, agreement=1.0)}
 class OutputComparison:
     """One output over all pictures: the worst picture's figure of each kind.
 
-    ``max_abs`` and ``mean_abs`` in the output's own unit; ``relative_max`` as a share of the reference's range;
+    ``max_abs`` and ``mean_abs`` in the output's own unit; ``relative_max`` as a share of the reference's range over
+    all pictures (of its largest magnitude, where all its values are the same);
     ``snr_db`` is 10 log10 of the reference's power over the difference's (infinite where they are equal).
     """
 
@@ -142,6 +143,7 @@ def compare(
         raise ValueError(f"{len(found)} pictures to compare with {len(reference)}; both must be the same, and some")
     outputs = []
     for name in reference[0]:
+        span = _range([a[name] for a in reference])
         pairs = [
             (a[name].astype(np.float64), b[name].astype(np.float64)) for a, b in zip(reference, found, strict=True)
         ]
@@ -150,7 +152,7 @@ def compare(
                 name,
                 max_abs=_worst(np.abs(a - b).max() for a, b in pairs),
                 mean_abs=_worst(np.abs(a - b).mean() for a, b in pairs),
-                relative_max=_worst(_ratio(np.abs(a - b).max(), np.ptp(a)) for a, b in pairs),
+                relative_max=_worst(_ratio(np.abs(a - b).max(), span) for a, b in pairs),
                 snr_db=-_worst(-_snr_db(a, b) for a, b in pairs),
             )
         )
@@ -161,6 +163,12 @@ def compare(
 def _worst(values: Iterable[float]) -> float:
     """The largest value; NaN where one is NaN."""
     return float(np.max(list(values)))
+
+
+def _range(values: Sequence[npt.NDArray[np.float32]]) -> float:
+    """Largest minus smallest value; the largest magnitude where they are the same."""
+    low, high = float(min(v.min() for v in values)), float(max(v.max() for v in values))
+    return high - low or abs(high)
 
 
 def _ratio(difference: float, span: float) -> float:

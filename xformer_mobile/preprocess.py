@@ -41,6 +41,9 @@ MAX_RESIZED_PIXELS = 2**26
 MAX_PICTURE_SIDE = 2**20
 """The longest side that is resampled: the filter's weights take 16 bytes for each of its pixels."""
 
+MAX_FILE_BYTES = 2**30
+"""The largest picture file that is read."""
+
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif")
 
 
@@ -143,7 +146,7 @@ def load_image(path: Path) -> Image.Image:
             # Pillow warns from half of MAX_PIXELS on, where whole panoramas are fine, and of odd metadata; what it
             # can't read it raises, and the limit below still holds.
             warnings.simplefilter("ignore")
-            with Image.open(io.BytesIO(path.read_bytes())) as image:
+            with Image.open(io.BytesIO(_content(path))) as image:
                 if image.width * image.height > MAX_PIXELS:
                     raise ImageError(f"it has {image.width}x{image.height} pixels, more than {MAX_PIXELS}")
                 image.load()
@@ -158,6 +161,15 @@ def load_image(path: Path) -> Image.Image:
         raise ImageError(f"can't use picture {path}: {error.strerror or error}") from error
     except Exception as error:  # a decoder's own error on a broken file: struct.error, ValueError, MemoryError, ...
         raise ImageError(f"can't use picture {path}: it is broken ({error})") from error
+
+
+def _content(path: Path) -> bytes:
+    if path.exists() and not path.is_file():
+        raise ImageError("it is a directory, a device or a pipe")
+    size = path.stat().st_size
+    if size > MAX_FILE_BYTES:
+        raise ImageError(f"it has {size} bytes, more than {MAX_FILE_BYTES}")
+    return path.read_bytes()
 
 
 def preprocess(image: Image.Image | ByteImage, target: ImageSize, rule: ResizeRule) -> tuple[ByteImage, Fit]:
@@ -194,18 +206,22 @@ def find_images(paths: Sequence[Path]) -> list[Path]:
     Raises:
         ImageError: a path that does not exist, or no picture at all.
     """
-    found: list[Path] = []
-    for path in paths:
-        if path.is_dir():
-            found += sorted(entry for entry in path.iterdir() if entry.suffix.lower() in SUFFIXES and entry.is_file())
-        elif path.exists():
-            found.append(path)
-        else:
-            raise ImageError(f"no picture {path}: no such file or directory")
+    try:
+        found = [file for path in paths for file in _files(path)]
+    except OSError as error:
+        raise ImageError(f"can't look for pictures at {error.filename}: {error.strerror}") from error
     if not found:
         named = ", ".join(map(str, paths))
         raise ImageError(f"no pictures in {named}; looked for {' '.join(SUFFIXES)}")
     return found
+
+
+def _files(path: Path) -> list[Path]:
+    if path.is_dir():
+        return sorted(file for file in path.iterdir() if file.suffix.lower() in SUFFIXES and file.is_file())
+    if not path.exists():
+        raise ImageError(f"no picture {path}: no such file or directory")
+    return [path]
 
 
 def describe_rule(rule: ResizeRule) -> dict[str, Any]:

@@ -50,7 +50,8 @@ IMAGE_STRIDE = 64
 MAX_SIDE = 4096
 """The largest input side in pixels; beyond it one image's activations do not fit a phone."""
 
-MAX_CLASSES = 100_000
+MAX_CLASSES = 65_536
+"""What the 16 bits of a class map can tell apart."""
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)

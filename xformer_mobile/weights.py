@@ -37,6 +37,9 @@ PREFIXES = ("module.", "_orig_mod.")
 METADATA_KEY = "xformer_mobile"
 """The safetensors metadata entry that holds the model's configuration as JSON."""
 
+AVERAGED_COUNT = "n_averaged"
+"""What torch.optim.swa_utils.AveragedModel adds to the weights."""
+
 MAX_FILE_BYTES = 2**30
 """A training checkpoint of this model with optimizer state is under 100 MB; a larger file is not one."""
 
@@ -244,12 +247,13 @@ def _description(path: Path, text: str | None) -> dict[str, Any]:
 def _state_of(path: Path, content: Any) -> tuple[dict[str, Tensor], dict[str, Any], str]:
     source = "state dict"
     for key in NESTED_KEYS:
-        if isinstance(content, Mapping) and isinstance(content.get(key), Mapping):
+        if isinstance(content, Mapping) and isinstance(content.get(key), Mapping) and content[key]:
             content, source = content[key], f"state dict under {key!r}"
             break
     if not isinstance(content, Mapping):
         raise CheckpointError(f"checkpoint {path} holds a {type(content).__name__}, not a state dict")
     state: dict[str, Tensor] = {}
+    content = {name: value for name, value in content.items() if name != AVERAGED_COUNT}
     for name, value in content.items():
         if not isinstance(name, str) or not isinstance(value, Tensor):
             raise CheckpointError(

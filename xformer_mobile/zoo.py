@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +17,7 @@ from xformer_mobile.reference import XFA, XFormer, YOLOv3Head, normalize
 from xformer_mobile.spec import DEFAULT_VARIANT, ImageSize, ModelConfig
 from xformer_mobile.weights import checkpoint_bytes, load_checkpoint
 
-__all__ = ["count_macs", "count_parameters", "draw_weights", "load_reference", "untrained_model"]
+__all__ = ["count_macs", "count_parameters", "draw_weights", "load_reference", "one_thread", "untrained_model"]
 
 OBJECTNESS_PRIOR = -4.0
 """Bias of the drawn detector's objectness logits: few anchors fire, as in a trained one."""
@@ -39,7 +41,7 @@ def load_reference(
     """
     if checkpoint is not None:
         loaded = load_checkpoint(checkpoint, task=task, variant=variant, image_size=image_size, labels=labels)
-        return loaded.model, {"source": "checkpoint", "sha256": loaded.sha256}
+        return loaded.model, {"source": "checkpoint", "sha256": loaded.sha256, "part": loaded.source}
     config = ModelConfig.create(task or "classify", variant or DEFAULT_VARIANT, image_size=image_size, labels=labels)
     model = untrained_model(config, SEED)
     digest = hashlib.sha256(checkpoint_bytes(model)).hexdigest()
@@ -51,6 +53,17 @@ def untrained_model(config: ModelConfig, seed: int = SEED) -> XFormer:
     model = XFormer(config)
     draw_weights(model, seed)
     return model.eval()
+
+
+@contextlib.contextmanager
+def one_thread() -> Iterator[None]:
+    """Run PyTorch on one thread: the last bits of a sum depend on how it is split."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 @torch.no_grad()
@@ -111,12 +124,11 @@ def draw_weights(model: XFormer, seed: int) -> None:
     size = model.config.image_size
     drawn = [golden_picture(int(index), size)[0] for index in rng.integers(1 << 32, size=4)]
     pictures = normalize(torch.from_numpy(np.stack(drawn)))  # (4, 3, H, W)
-    training, threads = model.training, torch.get_num_threads()
-    torch.set_num_threads(1)  # sums depend on how they are split: one thread, so that the weights don't
+    training = model.training
     try:
-        model.eval()(pictures)
+        with one_thread():
+            model.eval()(pictures)
     finally:
-        torch.set_num_threads(threads)
         model.train(training)
         for handle in handles:
             handle.remove()

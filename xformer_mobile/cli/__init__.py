@@ -2,9 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
+import signal
+import sys
+from collections.abc import Iterator
+from types import FrameType
 from typing import NoReturn
 
-__all__ = ["export_main", "predict_main", "verify_main"]
+__all__ = ["check_interrupt", "deferred_interrupt", "export_main", "predict_main", "verify_main"]
+
+INTERRUPTED = "interrupted; what was not finished is not written"
+
+_received: list[int] = []
+"""The signals that asked us to stop."""
+
+_deferring: list[bool] = []
+"""Not empty while a stop has to wait."""
 
 
 def export_main() -> NoReturn:
@@ -22,7 +35,43 @@ def verify_main() -> NoReturn:
     _main("verify")
 
 
-def _main(name: str) -> NoReturn:
-    from xformer_mobile.cli.common import run_command
+def check_interrupt() -> None:
+    """Stop here if we were asked to stop and a library has swallowed it, as imports of compiled modules do."""
+    if _received:
+        raise KeyboardInterrupt
 
-    run_command(name)
+
+@contextlib.contextmanager
+def deferred_interrupt() -> Iterator[None]:
+    """Around imports of compiled modules, which can crash when they are cut off: stop at the end of the block."""
+    _deferring.append(True)
+    try:
+        yield
+    finally:
+        _deferring.pop()
+        check_interrupt()
+
+
+def _main(name: str) -> NoReturn:
+    # Before anything else is imported. A polite kill is handled like Ctrl-C: by unwinding, which removes what is
+    # unfinished.
+    signal.signal(signal.SIGINT, _stop)
+    signal.signal(signal.SIGTERM, _stop)
+    try:
+        from xformer_mobile.cli.common import run_command
+
+        run_command(name)
+    except Exception:
+        # An import that was cut off fails in its own ways; any other failure run_command has answered.
+        if not _received:
+            raise
+    except KeyboardInterrupt:
+        pass
+    print(f"xformer-{name}: error: {INTERRUPTED}", file=sys.stderr)
+    sys.exit(1)
+
+
+def _stop(number: int, frame: FrameType | None) -> None:
+    _received.append(number)
+    if not _deferring:
+        raise KeyboardInterrupt

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import contextlib
 import importlib
+import io
 import json
 import os
-import signal
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -22,6 +22,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn
 from rich.table import Table
 
 from xformer_mobile import __version__
+from xformer_mobile.cli import INTERRUPTED, check_interrupt, deferred_interrupt
 from xformer_mobile.errors import XFormerError
 from xformer_mobile.spec import ImageSize
 
@@ -43,8 +44,6 @@ PATH = click.Path(path_type=Path)
 
 UNLIMITED = 10_000
 """A width in characters that no table reaches."""
-
-INTERRUPTED = "interrupted; what was not finished is not written"
 
 
 class _ImageSizeType(click.ParamType):  # type: ignore[type-arg,unused-ignore]  # generic from click 8.4 on
@@ -75,31 +74,45 @@ def run_command(name: str, arguments: list[str] | None = None) -> NoReturn:
     arguments = sys.argv[1:] if arguments is None else arguments
     program = f"xformer-{name}"
     try:
-        signal.signal(signal.SIGTERM, _interrupt)
-        command: click.Command = importlib.import_module(f"xformer_mobile.cli.{name}").command
+        if isinstance(sys.stdout, io.TextIOWrapper):
+            sys.stdout.reconfigure(errors="backslashreplace")  # a terminal that can't show a name gets its code
+        with deferred_interrupt():
+            command: click.Command = importlib.import_module(f"xformer_mobile.cli.{name}").command
         status = _invoke(command, program, arguments)
         sys.stdout.flush()  # here, where a failure can still be told
-    except (KeyboardInterrupt, click.Abort):
-        _fail(program, arguments, INTERRUPTED, 1)
-    except click.UsageError as error:
-        _fail(program, arguments, f"{_one_line(error.format_message())} (see {program} --help)", 2)
-    except click.ClickException as error:
-        _fail(program, arguments, _one_line(error.format_message()), error.exit_code)
-    except XFormerError as error:
-        _fail(program, arguments, _one_line(str(error)), error.exit_code)
-    except BrokenPipeError:
-        _abandon_stdout()  # its reader went away (| head): nobody is left to tell
-        sys.exit(1)
-    except OSError as error:
-        _abandon_stdout()
-        where = f" {error.filename}" if error.filename else ""
-        _fail(program, arguments, f"the system refused{where}: {error.strerror or error}", 1)
-    except MemoryError:
-        _fail(program, arguments, "out of memory; try a smaller --image-size or smaller pictures", 1)
-    except Exception as error:
-        detail = f"{type(error).__name__}: {_one_line(str(error))}"
-        _fail(program, arguments, f"internal error, please report it with the output of --debug: {detail}", 1)
+        check_interrupt()
+    except BaseException as error:
+        if isinstance(error, BrokenPipeError):
+            _abandon_stdout()  # its reader went away (| head): nobody is left to tell
+            sys.exit(1)
+        try:
+            check_interrupt()
+            message, status = _explain(error, program)
+        except KeyboardInterrupt:
+            message, status = INTERRUPTED, 1
+        _fail(program, arguments, message, status)
     sys.exit(status)
+
+
+def _explain(error: BaseException, program: str) -> tuple[str, int]:
+    """An error's one line and the exit status."""
+    if isinstance(error, (KeyboardInterrupt, click.Abort)):
+        return INTERRUPTED, 1
+    if isinstance(error, click.UsageError):
+        return f"{_one_line(error.format_message())} (see {program} --help)", 2
+    if isinstance(error, click.ClickException):
+        return _one_line(error.format_message()), error.exit_code
+    if isinstance(error, XFormerError):
+        return _one_line(str(error)), error.exit_code
+    if isinstance(error, OSError):
+        where = f" {error.filename}" if error.filename else ""
+        return f"the system refused{where}: {error.strerror or error}", 1
+    if isinstance(error, MemoryError):
+        return "out of memory; try a smaller --image-size or smaller pictures", 1
+    if isinstance(error, Exception):
+        detail = f"{type(error).__name__}: {_one_line(str(error))}"
+        return f"internal error, please report it with the output of --debug: {detail}", 1
+    raise error
 
 
 def _invoke(command: click.Command, program: str, arguments: list[str]) -> int:
@@ -116,19 +129,18 @@ def _abandon_stdout() -> None:
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
-def _interrupt(*_: Any) -> NoReturn:
-    """A polite kill is handled like Ctrl-C: by unwinding, which removes what is unfinished."""
-    raise KeyboardInterrupt
-
-
 def _fail(program: str, arguments: list[str], message: str, status: int) -> NoReturn:
     if "--debug" in arguments:
         import traceback
 
         traceback.print_exc()
     print(f"{program}: error: {message}", file=sys.stderr)
-    if "--json" in arguments:
-        print(json.dumps({"error": {"message": message, "exit_code": status}}))
+    try:
+        if "--json" in arguments:
+            print_json({"error": {"message": message, "exit_code": status}})
+        sys.stdout.flush()
+    except OSError:
+        _abandon_stdout()  # stdout itself is what failed; the line above has said so
     sys.exit(status)
 
 
@@ -143,16 +155,23 @@ def note(message: str, *, quiet: bool) -> None:
 
 
 def print_json(document: Any) -> None:
-    """The command's one JSON document."""
-    print(json.dumps(document, indent=2, ensure_ascii=False, allow_nan=False))
+    """The command's one JSON document, in ASCII, which every terminal and pipe can carry."""
+    print(json.dumps(document, indent=2, allow_nan=False))
 
 
 def print_table(table: Table) -> None:
-    """A table on stdout; as wide as it needs to be where stdout is not a terminal."""
-    console = Console()
+    """A table on stdout; as wide as it needs to be where stdout is not a terminal.
+
+    Text is shown as it is: labels and file names are not markup.
+    """
+    console = _console()
     if not console.is_terminal:
-        console.width = max(console.width, Console(width=UNLIMITED).measure(table).maximum)
+        console.width = max(console.width, _console(width=UNLIMITED).measure(table).maximum)
     console.print(table)
+
+
+def _console(**options: Any) -> Console:
+    return Console(markup=False, emoji=False, highlight=False, **options)
 
 
 @contextlib.contextmanager
@@ -161,10 +180,10 @@ def progress(total: int | None, *, quiet: bool) -> Iterator[Callable[[str], None
 
     Shows a bar with the elapsed time on stderr; nothing where stderr is not a terminal, or with ``quiet``.
     """
-    console = Console(stderr=True)
+    console = _console(stderr=True)
     columns = (
         SpinnerColumn(),
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(),
         MofNCompleteColumn(),
         TimeElapsedColumn(),
@@ -174,6 +193,7 @@ def progress(total: int | None, *, quiet: bool) -> Iterator[Callable[[str], None
         task = shown.add_task("", total=total, completed=-1)
 
         def step(name: str) -> None:
+            check_interrupt()
             shown.update(task, description=name, advance=1)
 
         yield step

@@ -10,6 +10,7 @@ import click
 from rich.table import Table
 
 from xformer_mobile.artifact import Bundle
+from xformer_mobile.cli import deferred_interrupt
 from xformer_mobile.cli.common import (
     IMAGE_SIZE,
     PATH,
@@ -75,10 +76,11 @@ def command(
     The bundle holds the converted models, a manifest and golden cases. Each model is compared with the
     reference model before the bundle is put in place; an older bundle stays until then.
     """
-    require("torch", extra="onnx")
-    require("safetensors", extra="onnx")
-    from xformer_export.bundle import ExportRequest, build_bundle
-    from xformer_export.formats import check_quantization, parse_formats
+    with deferred_interrupt():
+        for module in ("torch", "safetensors"):
+            require(module, extra="onnx")
+        from xformer_export.bundle import ExportRequest, build_bundle
+        from xformer_export.formats import CONVERTERS, check_quantization, parse_formats
 
     check_quantization(quantize)
     request = ExportRequest(
@@ -92,6 +94,10 @@ def command(
         output=output,
         verify=verify,
     )
+    with deferred_interrupt():
+        for name in request.formats:
+            for module in CONVERTERS[name].imports:
+                require(module, extra=name)
     if checkpoint is None:
         note(f"note: {UNTRAINED}", quiet=quiet)
     steps = 3 + len(request.formats) * (2 if verify else 1)
@@ -128,10 +134,12 @@ def read_labels(path: Path) -> tuple[str, ...]:
 
 def _print(bundle: Bundle) -> None:
     model = bundle.manifest["model"]
+    weights = model["weights"]
+    origin = f"weights from {weights['part']}" if weights["source"] == "checkpoint" else "untrained weights"
     click.echo(
         f"{model['variant']} for {bundle.task}: {model['num_classes']} classes, "
         f"{model['parameters'] / 1e6:.3f} M parameters, {model['macs'] / 1e9:.2f} GMACs at {bundle.image_size}, "
-        f"{bundle.precision}, {model['weights']['source']} weights"
+        f"{bundle.precision}, {origin}"
     )
     table = Table("format", "file", "size", "sha256", "max difference", "agreement", title="Artifacts")
     for entry in bundle.manifest["artifacts"]:

@@ -6,10 +6,11 @@ from pathlib import Path
 
 import click
 from rich.table import Table
+from rich.text import Text
 
 from xformer_mobile.artifact import Bundle
-from xformer_mobile.cli.common import PATH, common_options, print_json, print_table, progress
-from xformer_mobile.errors import BundleError, CheckpointError, UsageError
+from xformer_mobile.cli.common import PATH, common_options, note, print_json, print_table, progress
+from xformer_mobile.errors import BundleError, CheckpointError, ImageError, UsageError
 from xformer_mobile.parity import Comparison, compare, run_all
 from xformer_mobile.preprocess import ByteImage, find_images, load_image, preprocess
 from xformer_mobile.runners import Outputs, open_runner_for_format
@@ -40,17 +41,16 @@ def command(path: Path, images: tuple[Path, ...], checkpoint: Path | None, as_js
 
     On the golden inputs, the expected outputs are part of the bundle. On your own pictures the reference model
     runs here: give its checkpoint (a bundle of untrained weights needs none: they are drawn again).
-    Exits with 1 when a tolerance is missed.
+    Exits with 1 when a tolerance is missed, or when a picture can't be read: it is named, the others are compared.
     """
     bundle = Bundle.open(path)
+    failures: list[str] = []
     if checkpoint is not None and not images:
         raise UsageError("--checkpoint is used with --images; the golden outputs are part of the bundle")
     with progress(1 + len(bundle.formats), quiet=quiet) as step:
         step("run the reference model")
         if images:
-            pictures = [
-                preprocess(load_image(file), bundle.image_size, bundle.resize_rule)[0] for file in find_images(images)
-            ]
+            pictures, failures = _load(bundle, find_images(images))
             expected = _run_reference(bundle, checkpoint, pictures)
         else:
             cases = bundle.golden()
@@ -66,13 +66,28 @@ def command(path: Path, images: tuple[Path, ...], checkpoint: Path | None, as_js
         format: compare(expected, outputs, bundle.postprocess(), engine=engine, precision=bundle.precision)
         for format, (engine, outputs) in found.items()
     }
-    passed = all(comparisons.values())
+    for failure in failures:
+        note(f"xformer-verify: error: {failure}", quiet=False)
+    passed = all(comparisons.values()) and not failures
     if as_json:
         document = {name: comparison.as_json() for name, comparison in comparisons.items()}
-        print_json({"bundle": str(path), "passed": passed, "parity": document})
+        print_json({"bundle": str(path), "passed": passed, "parity": document, "errors": failures})
     else:
         _print(path, comparisons)
     return 0 if passed else 1
+
+
+def _load(bundle: Bundle, files: list[Path]) -> tuple[list[ByteImage], list[str]]:
+    """The byte images of the pictures that can be read, and what is wrong with the others."""
+    pictures, failures = [], []
+    for file in files:
+        try:
+            pictures.append(preprocess(load_image(file), bundle.image_size, bundle.resize_rule)[0])
+        except ImageError as error:
+            failures.append(str(error))
+    if not pictures:
+        raise ImageError(f"none of {len(files)} pictures can be used; the first: {failures[0]}")
+    return pictures, failures
 
 
 def _run_reference(bundle: Bundle, checkpoint: Path | None, pictures: list[ByteImage]) -> list[Outputs]:
@@ -112,7 +127,7 @@ def _print(path: Path, comparisons: dict[str, Comparison]) -> None:
                 f"{output.relative_max:.1e}",
                 f"{comparison.tolerance.relative_max:.0e}",
                 f"{output.snr_db:.1f} dB",
-                "passed" if kept else "[bold red]MISSED[/]",
+                "passed" if kept else Text("MISSED", style="bold red"),
             )
     print_table(table)
     for format, comparison in comparisons.items():

@@ -44,11 +44,11 @@ def open_runner(bundle: Bundle, engine: str | None = None, *, threads: int | Non
     raise UnavailableError(f"no engine of this version runs {', '.join(bundle.formats)}")
 
 
-def open_runner_for_format(bundle: Bundle, format: str) -> Runner:
+def open_runner_for_format(bundle: Bundle, format: str, *, threads: int | None = None) -> Runner:
     """The runner of the first engine for ``format``; see :func:`open_runner`."""
     for row in ENGINES.values():
         if row.format == format:
-            return _runner(bundle, row, None)
+            return _runner(bundle, row, threads)
     raise UnavailableError(f"no engine of this version runs {format}")
 
 

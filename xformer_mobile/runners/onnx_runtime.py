@@ -38,7 +38,7 @@ class OnnxRuntimeRunner(Runner):
         self._session: Any = None
 
     def open(self) -> None:
-        ort = require("onnxruntime", extra="onnx")
+        ort = require("onnxruntime", extra="run")
         options = ort.SessionOptions()
         options.log_severity_level = 3
         if self.threads is not None:
