@@ -148,10 +148,12 @@ def _remove(path: Path) -> None:
 
 
 def _resolve(path: Path) -> Path:
-    try:
-        return path.resolve()
-    except RuntimeError:  # what Python before 3.13 raises for a symbolic link to itself
-        raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), os.fspath(path)) from None
+    """The path behind symbolic links; one that leads back to itself is an OSError in every Python."""
+    with contextlib.suppress(RuntimeError):  # what Python before 3.13 raises for it; later ones return the link
+        resolved = path.resolve()
+        if not resolved.is_symlink():
+            return resolved
+    raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), os.fspath(path))
 
 
 def _sync(path: Path) -> None:
