@@ -93,9 +93,11 @@ def build_bundle(request: ExportRequest, report: Report = lambda step: None) -> 
         manifest = _manifest(prepared, precision, artifacts, _write_golden(golden, staging))
         _write(staging / MANIFEST, manifest_bytes(manifest))
         if request.verify:
+            written = Bundle.open(staging)
+            cases = written.golden()
             for name in request.formats:
                 report(f"verify {name}")
-                manifest["parity"][name] = _verify(Bundle.open(staging), name).as_json()
+                manifest["parity"][name] = _verify(written, name, cases).as_json()
             _write(staging / MANIFEST, manifest_bytes(manifest))
         report("put the bundle in place")
     return Bundle.open(target)
@@ -186,13 +188,12 @@ def _manifest(
     }
 
 
-def _verify(bundle: Bundle, format: str) -> Comparison:
+def _verify(bundle: Bundle, format: str, cases: list[GoldenCase]) -> Comparison:
     """Read an artifact back and hold it to the reference model's golden outputs.
 
     Raises:
         ParityError: a tolerance is missed.
     """
-    cases = bundle.golden()
     with open_runner_for_format(bundle, format, threads=1) as runner:  # the same figures each time
         found = run_all(runner, [case.image for case in cases])
         engine = runner.engine

@@ -97,16 +97,19 @@ class Comparison:
     def __bool__(self) -> bool:
         return not self.misses()
 
+    def keeps(self, output: OutputComparison) -> bool:
+        """Whether an output is within the tolerance; NaN is not."""
+        return output.relative_max <= self.tolerance.relative_max
+
     def misses(self) -> list[str]:
         """One sentence for each tolerance that is not kept."""
-        # Written as "not <=", so that NaN is a miss.
         found = [
             f"{output.name} differs by {output.relative_max:.2e} of its range, "
             f"{self.tolerance.relative_max:.0e} is allowed"
             for output in self.outputs
-            if not output.relative_max <= self.tolerance.relative_max
+            if not self.keeps(output)
         ]
-        if not self.agreement.share >= self.tolerance.agreement:
+        if not self.agreement.share >= self.tolerance.agreement:  # so that NaN is a miss
             found.append(f"{self.agreement.name} is {self.agreement.share:.2%}; {self.tolerance.agreement:.2%} needed")
         return found
 
