@@ -20,16 +20,39 @@ LAYERS = (
     ("errors", "spec"),
     ("files", "layers", "mobile", "optional", "patterns", "postprocess", "preprocess", "reference", "weights", "zoo"),
     ("artifact", "runners"),
-    ("drawing", "parity"),
+    ("data", "drawing", "parity"),
+    ("evaluation",),
+    ("training",),
     ("xformer_export",),
     ("cli",),
 )
 """What may import what: a module imports from its own layer and from those before it."""
 
-LIGHT = ("", ".artifact", ".runners", ".preprocess", ".postprocess", ".files", ".spec", ".errors")
+LIGHT = (
+    "",
+    ".artifact",
+    ".data",
+    ".evaluation",
+    ".runners",
+    ".preprocess",
+    ".postprocess",
+    ".files",
+    ".spec",
+    ".errors",
+)
 """Modules that run where only the core dependencies are installed."""
 
-HEAVY = ("torch", "onnx", "onnxruntime", "onnxscript", "onnxsim", "safetensors", "matplotlib", "xformer_export")
+HEAVY = (
+    "torch",
+    "onnx",
+    "onnxruntime",
+    "onnxscript",
+    "onnxsim",
+    "safetensors",
+    "matplotlib",
+    "pycocotools",
+    "xformer_export",
+)
 
 
 def find_modules() -> dict[str, Path]:

@@ -6,6 +6,8 @@
     ├── MissingDependencyError      an optional package is needed; the message says what to type
     ├── UnavailableError            known to the project, not built yet
     ├── CheckpointError             weights that are missing, truncated, foreign, hostile or not finite
+    ├── DataError                   a data set that is empty, foreign or contradicts itself
+    ├── TrainingError               training that can't go on: the loss is not finite, or another run's state
     ├── ImageError                  a picture that can't be read or used
     ├── BundleError                 a bundle, manifest or artifact that is broken or not ours
     ├── ConversionError             a converter failed, or its result leaves the allowed op set
@@ -23,11 +25,13 @@ __all__ = [
     "BusyError",
     "CheckpointError",
     "ConversionError",
+    "DataError",
     "ImageError",
     "ImageSizeError",
     "MissingDependencyError",
     "OutputError",
     "ParityError",
+    "TrainingError",
     "UnavailableError",
     "UsageError",
     "XFormerError",
@@ -60,6 +64,14 @@ class UnavailableError(XFormerError):
 
 class CheckpointError(XFormerError):
     """Weights that can't be used."""
+
+
+class DataError(XFormerError):
+    """A data set that can't be used."""
+
+
+class TrainingError(XFormerError):
+    """Training that can't go on."""
 
 
 class ImageError(XFormerError):

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from xformer_mobile.errors import BusyError, OutputError
 
-__all__ = ["exclusive_directory", "file_sha256", "output_errors", "tree_sha256", "write_file"]
+__all__ = ["exclusive_directory", "file_sha256", "output_errors", "state_path", "tree_sha256", "write_file"]
 
 
 @contextlib.contextmanager
@@ -46,6 +46,11 @@ def tree_sha256(path: Path) -> str:
     files = {file.relative_to(path).as_posix(): file for file in path.rglob("*") if file.is_file()}
     lines = [f"{file_sha256(files[name])}  {name}\n" for name in sorted(files, key=os.fsencode)]
     return hashlib.sha256("".join(lines).encode()).hexdigest()
+
+
+def state_path(output: Path) -> Path:
+    """Where long work that makes ``output`` keeps what it needs to be resumed."""
+    return output.with_name(f"{output.name}.state")
 
 
 def write_file(path: Path, content: bytes) -> None:

@@ -1,4 +1,4 @@
-"""Reference models by name or checkpoint, and weights drawn at random for tests and for trying the tools."""
+"""Reference models by name or checkpoint: the sample weights, and weights drawn at random for tests."""
 
 from __future__ import annotations
 
@@ -14,17 +14,25 @@ from torch import Tensor, nn
 
 from xformer_mobile.patterns import golden_picture
 from xformer_mobile.reference import XFA, XFormer, YOLOv3Head, normalize
-from xformer_mobile.spec import DEFAULT_VARIANT, ImageSize, ModelConfig
+from xformer_mobile.spec import DEFAULT_VARIANT, TASKS, ImageSize, ModelConfig, lookup
 from xformer_mobile.weights import checkpoint_bytes, load_checkpoint
 
-__all__ = ["count_macs", "count_parameters", "draw_weights", "load_reference", "one_thread", "untrained_model"]
+__all__ = [
+    "count_macs",
+    "count_parameters",
+    "draw_weights",
+    "load_reference",
+    "one_thread",
+    "sample_weights",
+    "untrained_model",
+]
 
 OBJECTNESS_PRIOR = -4.0
 """Bias of the drawn detector's objectness logits: few anchors fire, as in a trained one."""
 
 
 SEED = 0
-"""Of the weights that are drawn where no checkpoint is given."""
+"""Of the weights that are drawn where there is no checkpoint and no sample weights."""
 
 
 def load_reference(
@@ -35,17 +43,27 @@ def load_reference(
     image_size: ImageSize | None = None,
     labels: tuple[str, ...] | None = None,
 ) -> tuple[XFormer, dict[str, Any]]:
-    """The reference model of a checkpoint, or with drawn weights where there is none, and where they come from.
+    """The reference model of a checkpoint, else with the sample weights, and where its weights come from.
 
-    What is not given comes from the checkpoint; without one, from the task's defaults.
+    What is not given comes from the checkpoint. A variant that has no sample weights gets drawn ones, which have
+    learned nothing.
     """
-    if checkpoint is not None:
-        loaded = load_checkpoint(checkpoint, task=task, variant=variant, image_size=image_size, labels=labels)
-        return loaded.model, {"source": "checkpoint", "sha256": loaded.sha256, "part": loaded.source}
+    sample = sample_weights(task or "classify", variant or DEFAULT_VARIANT) if checkpoint is None else None
+    path = checkpoint or sample
+    if path is not None:
+        loaded = load_checkpoint(path, task=task, variant=variant, image_size=image_size, labels=labels)
+        source = "checkpoint" if sample is None else "sample"
+        return loaded.model, {"source": source, "sha256": loaded.sha256, "part": loaded.source}
     config = ModelConfig.create(task or "classify", variant or DEFAULT_VARIANT, image_size=image_size, labels=labels)
     model = untrained_model(config, SEED)
     digest = hashlib.sha256(checkpoint_bytes(model)).hexdigest()
     return model, {"source": "untrained", "sha256": digest, "seed": SEED}
+
+
+def sample_weights(task: str, variant: str = DEFAULT_VARIANT) -> Path | None:
+    """The bundled checkpoint of a task, trained on drawn scenes (docs/sample-weights.md); ``None``: there is none."""
+    path = Path(__file__).parent / "sample_weights" / f"{variant}-{lookup('task', task, TASKS).name}.safetensors"
+    return path if path.is_file() else None
 
 
 def untrained_model(config: ModelConfig, seed: int = SEED) -> XFormer:

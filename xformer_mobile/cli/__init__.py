@@ -9,7 +9,15 @@ from collections.abc import Iterator
 from types import FrameType
 from typing import NoReturn
 
-__all__ = ["check_interrupt", "deferred_interrupt", "export_main", "predict_main", "verify_main"]
+__all__ = [
+    "check_interrupt",
+    "deferred_interrupt",
+    "eval_main",
+    "export_main",
+    "predict_main",
+    "train_main",
+    "verify_main",
+]
 
 INTERRUPTED = "interrupted; what was not finished is not written"
 
@@ -20,6 +28,11 @@ _deferring: list[bool] = []
 """Not empty while a stop has to wait."""
 
 
+def eval_main() -> NoReturn:
+    """``xformer-eval``."""
+    _main("eval")
+
+
 def export_main() -> NoReturn:
     """``xformer-export``."""
     _main("export")
@@ -28,6 +41,11 @@ def export_main() -> NoReturn:
 def predict_main() -> NoReturn:
     """``xformer-predict``."""
     _main("predict")
+
+
+def train_main() -> NoReturn:
+    """``xformer-train``."""
+    _main("train")
 
 
 def verify_main() -> NoReturn:

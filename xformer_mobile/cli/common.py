@@ -36,6 +36,7 @@ __all__ = [
     "print_table",
     "progress",
     "run_command",
+    "stderr_console",
 ]
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -174,13 +175,18 @@ def _console(**options: Any) -> Console:
     return Console(markup=False, emoji=False, highlight=False, **options)
 
 
+def stderr_console() -> Console:
+    """Where progress is shown."""
+    return _console(stderr=True)
+
+
 @contextlib.contextmanager
 def progress(total: int | None, *, quiet: bool) -> Iterator[Callable[[str], None]]:
     """Yield a function to call with the name of each step as it begins.
 
     Shows a bar with the elapsed time on stderr; nothing where stderr is not a terminal, or with ``quiet``.
     """
-    console = _console(stderr=True)
+    console = stderr_console()
     columns = (
         SpinnerColumn(),
         TextColumn("{task.description}", markup=False),

@@ -34,7 +34,12 @@ Examples:
   xformer-export --format all --checkpoint my.pth --labels names.txt --json
 """
 
-UNTRAINED = "no --checkpoint: the weights are drawn at random (seed 0), the predictions will mean nothing"
+NO_CHECKPOINT = {
+    "sample": "no --checkpoint: these are the sample weights, which know drawn scenes only",
+    "untrained": "no --checkpoint, and no sample weights for {variant}: the weights are drawn at random (seed 0), "
+    "the predictions will mean nothing",
+}
+"""By the source of the weights, what there is to note."""
 
 MAX_LABEL_BYTES = 16 * 2**20
 
@@ -49,7 +54,9 @@ MAX_LABEL_BYTES = 16 * 2**20
     metavar="NAME",
     help="onnx, coreml, tflite, executorch or all; repeat it, or separate names with commas.",
 )
-@click.option("--checkpoint", type=PATH, help="Trained weights: .safetensors, .pt or .pth.")
+@click.option(
+    "--checkpoint", type=PATH, help="Trained weights: .safetensors, .pt or .pth. [default: the sample weights]"
+)
 @click.option("--task", metavar="NAME", help=f"{', '.join(TASKS)}. [default: the checkpoint's, or classify]")
 @click.option("--variant", metavar="NAME", help=f"{', '.join(VARIANTS)}. [default: the checkpoint's, or xformer_s]")
 @click.option("--image-size", type=IMAGE_SIZE, help="Multiples of 64. [default: the checkpoint's, or the task's]")
@@ -98,11 +105,12 @@ def command(
         for name in request.formats:
             for module in CONVERTERS[name].imports:
                 require(module, extra=name)
-    if checkpoint is None:
-        note(f"note: {UNTRAINED}", quiet=quiet)
     steps = 3 + len(request.formats) * (2 if verify else 1)
     with progress(steps, quiet=quiet) as step:
         bundle = build_bundle(request, step)
+    model = bundle.manifest["model"]
+    if model["weights"]["source"] in NO_CHECKPOINT:
+        note(f"note: {NO_CHECKPOINT[model['weights']['source']].format(variant=model['variant'])}", quiet=quiet)
     if as_json:
         print_json({"bundle": str(bundle.path), "manifest": bundle.manifest})
     else:
@@ -135,7 +143,8 @@ def read_labels(path: Path) -> tuple[str, ...]:
 def _print(bundle: Bundle) -> None:
     model = bundle.manifest["model"]
     weights = model["weights"]
-    origin = f"weights from {weights['part']}" if weights["source"] == "checkpoint" else "untrained weights"
+    origin = {"sample": "sample weights", "untrained": "untrained weights"}.get(weights["source"])
+    origin = origin or f"weights from {weights['part']}"
     click.echo(
         f"{model['variant']} for {bundle.task}: {model['num_classes']} classes, "
         f"{model['parameters'] / 1e6:.3f} M parameters, {model['macs'] / 1e9:.2f} GMACs at {bundle.image_size}, "

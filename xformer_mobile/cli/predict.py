@@ -29,7 +29,11 @@ Examples:
   xformer-predict my-bundle a.png b.png --engine onnxruntime --json
 """
 
-UNTRAINED = "the bundle's weights are untrained (drawn at random): the predictions mean nothing"
+NOTES = {
+    "sample": "the bundle's weights are the sample weights: they know drawn scenes, not photographs",
+    "untrained": "the bundle's weights are untrained (drawn at random): the predictions mean nothing",
+}
+"""By the source of the weights, what there is to note."""
 
 
 @click.command(epilog=EPILOG)
@@ -54,8 +58,9 @@ def command(
     """
     bundle = Bundle.open(path)
     files = find_images(images)
-    if bundle.is_untrained:
-        note(f"note: {UNTRAINED}", quiet=quiet)
+    weights = bundle.manifest["model"]["weights"]["source"]
+    if weights in NOTES:
+        note(f"note: {NOTES[weights]}", quiet=quiet)
     if save is not None:
         with output_errors(save):
             save.mkdir(parents=True, exist_ok=True)
@@ -84,7 +89,7 @@ def command(
                 "bundle": str(path),
                 "task": bundle.task,
                 "engine": runner.engine,
-                "untrained": bundle.is_untrained,
+                "weights": weights,
                 "results": documents,
                 "errors": failures,
             }

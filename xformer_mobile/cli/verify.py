@@ -41,7 +41,7 @@ def command(path: Path, images: tuple[Path, ...], checkpoint: Path | None, as_js
     """Compare every artifact of a bundle with the reference model.
 
     On the golden inputs, the expected outputs are part of the bundle. On your own pictures the reference model
-    runs here: give its checkpoint (a bundle of untrained weights needs none: they are drawn again).
+    runs here: give its checkpoint (a bundle of the sample weights or of untrained ones needs none).
     Exits with 1 when a tolerance is missed, or when a picture can't be read: it is named, the others are compared.
     """
     bundle = Bundle.open(path)
@@ -98,13 +98,15 @@ def _run_reference(bundle: Bundle, checkpoint: Path | None, pictures: list[ByteI
     from xformer_mobile.zoo import load_reference
 
     model, weights = bundle.manifest["model"], bundle.manifest["model"]["weights"]
-    if checkpoint is None and not bundle.is_untrained:
+    if checkpoint is None and weights["source"] == "checkpoint":
         raise UsageError("--images needs --checkpoint, the file that the bundle was made from, to run the reference")
     reference, found = load_reference(
         checkpoint, task=bundle.task, variant=model["variant"], image_size=bundle.image_size, labels=bundle.labels
     )
     if found["sha256"] != weights["sha256"]:
-        what = "weights drawn on this machine" if checkpoint is None else f"checkpoint {checkpoint}"
+        what = f"checkpoint {checkpoint}"
+        if checkpoint is None:
+            what = "weights drawn on this machine" if bundle.is_untrained else "the sample weights of this version"
         raise CheckpointError(
             f"{what} are not those that the bundle was made from: sha256 {found['sha256'][:12]}..., "
             f"not {weights['sha256'][:12]}..."
