@@ -66,16 +66,19 @@ def evaluation_rule(rule: Postprocess) -> Postprocess:
 
 
 def evaluate(
-    run: Callable[[npt.NDArray[np.uint8]], Outputs], rule: Postprocess, data: Dataset, size: ImageSize
-) -> Iterator[Evaluator]:
-    """Judge ``run`` (byte image (1, H, W, 3) -> named outputs) on every sample; yields after each of them."""
-    evaluator = evaluator_for(rule.task, rule.labels)
+    run: Callable[[npt.NDArray[np.uint8]], Outputs],
+    rule: Postprocess,
+    data: Dataset,
+    size: ImageSize,
+    evaluator: Evaluator,
+) -> Iterator[int]:
+    """Judge ``run`` (byte image (1, H, W, 3) -> named outputs) on every sample; yields the number of each."""
     judged = evaluation_rule(rule)
     for index in range(len(data)):
         sample = data[index]
         pixels, fit = preprocess(Image.fromarray(sample.image), size, TASKS[rule.task].resize_rule)
         evaluator.update(judged(run(pixels), fit), sample)
-        yield evaluator
+        yield index
 
 
 class _Accuracy:
@@ -83,6 +86,7 @@ class _Accuracy:
         self.first = self.among = self.count = 0
 
     def update(self, result: Result, sample: Sample) -> None:
+        assert isinstance(result, tuple)
         indices = [item.index for item in result if isinstance(item, Classification)]
         self.first += indices[0] == sample.kind
         self.among += sample.kind in indices[:5]
@@ -118,6 +122,7 @@ class _AveragePrecision:
                     "iscrowd": int(crowd),
                 }
             )
+        assert isinstance(result, tuple)
         for item in result:
             assert isinstance(item, Detection)
             self.found.append(

@@ -15,7 +15,7 @@ from xformer_mobile.cli import deferred_interrupt
 from xformer_mobile.cli.common import IMAGE_SIZE, PATH, common_options, note, print_json, print_table, progress
 from xformer_mobile.data import Dataset, Subset, Synthetic, open_folder
 from xformer_mobile.errors import CheckpointError, UsageError
-from xformer_mobile.evaluation import METRICS, evaluate
+from xformer_mobile.evaluation import METRICS, evaluate, evaluator_for
 from xformer_mobile.optional import require
 from xformer_mobile.postprocess import Postprocess
 from xformer_mobile.runners import Runner, open_runner, open_runner_for_format
@@ -124,10 +124,9 @@ def command(
     with progress(len(samples) * len(candidates), quiet=quiet) as step:
         for candidate in candidates:
             with candidate.open() as runner:
-                evaluator = None
-                for evaluator in evaluate(runner.run, rule, samples, size):
+                evaluator = evaluator_for(rule.task, rule.labels)
+                for _ in evaluate(runner.run, rule, samples, size, evaluator):
                     step(f"{candidate.name} ({candidate.engine})")
-                assert evaluator is not None
                 rows.append({"name": candidate.name, "engine": candidate.engine, "metrics": evaluator.metrics()})
     if as_json:
         document = {"task": rule.task, "data": data, "pictures": len(samples), "image_size": str(size)}

@@ -35,6 +35,22 @@ Examples:
 
 SYNTHETIC = "synthetic"
 
+RECIPE_OPTIONS = (
+    "epochs",
+    "batch_size",
+    "learning_rate",
+    "warmup_steps",
+    "weight_decay",
+    "ema_decay",
+    "label_smoothing",
+    "mixup",
+    "cutmix",
+    "start_size",
+    "start_epochs",
+    "seed",
+)
+"""The options that go into the recipe under their own names."""
+
 
 @click.command(epilog=EPILOG)
 @click.option("--task", required=True, metavar="NAME", help=f"{', '.join(TASKS)}.")
@@ -191,12 +207,10 @@ def _recipe(options: dict[str, Any], device: str) -> Recipe:
     recipe = RECIPES[options["task"]]
     if options["data"] == SYNTHETIC:
         recipe = recipe.for_drawn_scenes()
-    names = ("epochs", "batch_size", "learning_rate", "warmup_steps", "weight_decay", "ema_decay", "label_smoothing")
-    names += ("mixup", "cutmix", "start_size", "start_epochs", "seed")
     if options["task"] != "classify" and any(options[name] for name in ("label_smoothing", "mixup", "cutmix")):
         raise UsageError(f"--label-smoothing, --mixup and --cutmix are for classify, not {options['task']}")
     precision = options["precision"] or ("bf16" if device.startswith("cuda") else "fp32")
-    changed = recipe.with_options(precision=precision, **{name: options[name] for name in names})
+    changed = recipe.with_options(precision=precision, **{name: options[name] for name in RECIPE_OPTIONS})
     return changed.with_zoom(options["zoom"]) if options["zoom"] else changed
 
 
@@ -303,9 +317,7 @@ def _shown(
             nonlocal metric
             found = "".join(f" {name} {value:.1%}" for name, value in report.metrics.items())
             metric = found
-            note(
-                f"epoch {report.epoch + 1}/{trainer.recipe.epochs} at {report.image_size}: loss {report.loss:.4f}{found}",
-                quiet=quiet,
-            )
+            number = f"epoch {report.epoch + 1}/{trainer.recipe.epochs} at {report.image_size}"
+            note(f"{number}: loss {report.loss:.4f}{found}", quiet=quiet)
 
         yield on_step, on_epoch

@@ -96,7 +96,7 @@ def _moon(rng: np.random.Generator) -> Drawing:
     tip = outer[-1]
     inner = np.stack((np.linspace(tip[0], outer[0][0], 16), np.linspace(tip[1], outer[0][1], 16)), axis=1)
     inner[:, 0] -= np.sin(np.linspace(0, np.pi, 16)) * (0.55 + tip[0] - 0.43 + bite * 0.4)
-    return [Part("body", np.concatenate((outer, inner[1:-1])) + (0.25, 0))]
+    return [Part("body", np.concatenate((outer, inner[1:-1])) + np.array((0.25, 0.0)))]
 
 
 def _tree(rng: np.random.Generator) -> Drawing:
@@ -214,7 +214,7 @@ def _flower(rng: np.random.Generator) -> Drawing:
         angle = 2 * np.pi * petal / petals
         cos, sin = np.cos(angle), np.sin(angle)
         shape = _arc(0.56, 0, long, min(0.95 / petals * 1.6, 0.3), count=16)
-        parts.append(Part("body" if petal % 2 else "body", shape @ np.array(((cos, sin), (-sin, cos)))))
+        parts.append(Part("body", shape @ np.array(((cos, sin), (-sin, cos)))))
     parts.append(Part("second", _arc(0, 0, 0.3, 0.3, count=18)))
     return parts
 
@@ -227,7 +227,7 @@ def _butterfly(rng: np.random.Generator) -> Drawing:
         for x, y, rx, ry, role in ((0.52, -0.4, wide, 0.5, "body"), (0.42, 0.5, wide * 0.8, 0.38, "second")):
             cos, sin = np.cos(turn), np.sin(turn)
             wing = _arc(0, 0, rx, ry, count=20) @ np.array(((cos, sin), (-sin, cos)))
-            parts.append(Part(role, wing + (x * side, y)))
+            parts.append(Part(role, wing + np.array((x * side, y))))
         parts.append(Part("light", _arc(0.55 * side, -0.42, 0.16, 0.16, count=14)))
     parts.append(Part("dark", _arc(0, 0.05, 0.11, 0.75)))
     return parts

@@ -263,24 +263,25 @@ class _Painter:
         if form in (0, 4):
             cells = int(rng.integers(4, 24)) if form == 0 else int(rng.integers(40, 96))
             small = Image.fromarray(rng.random((cells, cells), dtype=np.float32))
-            return np.asarray(small.resize((self.width, self.height), Image.Resampling.BICUBIC)) - np.float32(0.5)
+            clouds = np.asarray(small.resize((self.width, self.height), Image.Resampling.BICUBIC))
+            return _centered(clouds, np.float32(0.5))
         angle = rng.uniform(0, np.pi)
         frequency = 2 * np.pi * rng.uniform(4, 22) / self.side
         x = np.arange(self.width, dtype=np.float32)
         y = np.arange(self.height, dtype=np.float32)[:, None]
         along = x * np.float32(np.cos(angle)) + y * np.float32(np.sin(angle))
         if form == 1:
-            return np.sin(along * np.float32(frequency)) * np.float32(0.5)
+            return _waves(along, frequency)
         if form == 2:
             over = y * np.float32(np.cos(angle)) - x * np.float32(np.sin(angle))
             checks = (
                 (along * np.float32(frequency / np.pi)).astype(np.int32)
                 + (over * np.float32(frequency / np.pi)).astype(np.int32)
             ) & 1
-            return checks.astype(np.float32) - np.float32(0.5)
+            return _centered(checks.astype(np.float32), np.float32(0.5))
         center = rng.uniform(0, 1, 2) * (self.width, self.height)
         distance = np.hypot(x - np.float32(center[0]), y - np.float32(center[1]))
-        return np.sin(distance * np.float32(frequency)) * np.float32(0.5)
+        return _waves(distance, frequency)
 
     def _background(self) -> FloatImage:
         """Two colors in a gradient, under a texture."""
@@ -325,6 +326,16 @@ class _Painter:
             Image.fromarray(pixels).save(stored, "JPEG", quality=int(rng.integers(30, 95)))
             pixels = np.asarray(Image.open(stored))
         return pixels
+
+
+def _centered(values: FloatImage, middle: np.float32) -> FloatImage:
+    centered: FloatImage = values - middle
+    return centered
+
+
+def _waves(distance: FloatImage, frequency: float) -> FloatImage:
+    waves: FloatImage = np.sin(distance * np.float32(frequency)) * np.float32(0.5)
+    return waves
 
 
 def _to_bytes(values: FloatImage) -> npt.NDArray[np.uint8]:

@@ -27,7 +27,7 @@ from torch.utils.data import DataLoader, default_collate
 
 from xformer_mobile.data.sample import Dataset
 from xformer_mobile.errors import CheckpointError, TrainingError
-from xformer_mobile.evaluation import evaluate
+from xformer_mobile.evaluation import evaluate, evaluator_for
 from xformer_mobile.files import state_path, write_file
 from xformer_mobile.postprocess import Postprocess
 from xformer_mobile.reference import XFormer, normalize
@@ -277,7 +277,8 @@ class Trainer:
             return
         gradients = [p.grad for p in self.model.parameters() if p.grad is not None]
         together = self._mean(torch.cat([gradient.flatten() for gradient in gradients]))
-        for gradient, mean in zip(gradients, together.split([g.numel() for g in gradients]), strict=True):
+        parts = torch.split(together, [gradient.numel() for gradient in gradients])
+        for gradient, mean in zip(gradients, parts, strict=True):
             gradient.copy_(mean.view_as(gradient))
 
     def _targets(self, images: Tensor, batch: dict[str, Any], rng: np.random.Generator) -> tuple[Tensor, Any]:
@@ -302,9 +303,13 @@ class Trainer:
         if len(self.validation) == 0:
             return {}
         model = copy.deepcopy(self.averaged).cpu()
+        evaluator = evaluator_for(self.config.task, self.config.labels)
         with TorchRunner(model) as runner:
-            *_, last = evaluate(runner.run, Postprocess.of(model.config), self.validation, model.config.image_size)
-        return last.metrics()
+            for _ in evaluate(
+                runner.run, Postprocess.of(model.config), self.validation, model.config.image_size, evaluator
+            ):
+                pass
+        return evaluator.metrics()
 
     # ---- keeping -----------------------------------------------------------------------------------------
 
