@@ -1,7 +1,7 @@
 """Draw scenes into a directory, or a contact sheet of them with boxes and masks.
 
-    python scripts/scenes.py DIRECTORY [COUNT]     COUNT pictures of the test split, and truth.json
-    python scripts/scenes.py --sheet FILE.jpg      rows of scenes; below each row, what is known about them
+python scripts/scenes.py DIRECTORY [COUNT]     COUNT pictures of the test split, and truth.json
+python scripts/scenes.py --sheet FILE.jpg      rows of scenes; below each row, what is known about them
 """
 
 from __future__ import annotations

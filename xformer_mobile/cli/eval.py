@@ -13,7 +13,7 @@ from rich.table import Table
 from xformer_mobile.artifact import Bundle
 from xformer_mobile.cli import deferred_interrupt
 from xformer_mobile.cli.common import IMAGE_SIZE, PATH, common_options, note, print_json, print_table, progress
-from xformer_mobile.data import Dataset, Subset, Synthetic, open_folder
+from xformer_mobile.data import SYNTHETIC, Dataset, Subset, Synthetic, open_folder
 from xformer_mobile.errors import CheckpointError, UsageError
 from xformer_mobile.evaluation import METRICS, evaluate, evaluator_for
 from xformer_mobile.optional import require
@@ -34,7 +34,6 @@ Examples:
   xformer-eval my-bundle --checkpoint my.safetensors --data flowers --json
 """
 
-SYNTHETIC = "synthetic"
 FORMS = ("reference", "mobile")
 
 
@@ -56,10 +55,10 @@ class Candidate:
 )
 @click.option(
     "--data",
-    default=SYNTHETIC,
+    default="synthetic",
     show_default=True,
-    metavar="synthetic|DIR",
-    help="Drawn scenes, or your pictures as for xformer-train.",
+    metavar="NAME|DIR",
+    help=f"Drawn scenes ({', '.join(SYNTHETIC)}), or your pictures as for xformer-train.",
 )
 @click.option("--pictures", type=click.IntRange(1), help="At most so many. [default: 2000 scenes, or all of yours]")
 @click.option(
@@ -201,8 +200,8 @@ def _has_torch() -> bool:
 def _data(
     rule: Postprocess, data: str, pictures: int | None, seed: int, check: bool, quiet: bool
 ) -> tuple[Dataset, list[str]]:
-    if data == SYNTHETIC:
-        scenes = Synthetic(rule.task, "test", pictures or 2000, seed)
+    if data in SYNTHETIC:
+        scenes = Synthetic(rule.task, "test", pictures or 2000, seed, difficulty=SYNTHETIC[data])
         if scenes.labels != rule.labels:
             raise UsageError(
                 f"the model's classes ({', '.join(rule.labels[:3])}, ...) are not those of the drawn scenes; "

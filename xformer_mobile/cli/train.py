@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +15,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn
 from xformer_mobile.cli import check_interrupt, deferred_interrupt
 from xformer_mobile.cli.common import IMAGE_SIZE, PATH, common_options, note, print_json, progress, stderr_console
 from xformer_mobile.cli.export import read_labels
+from xformer_mobile.data import SYNTHETIC
 from xformer_mobile.errors import UsageError
 from xformer_mobile.files import output_errors
 from xformer_mobile.optional import require
@@ -32,8 +34,6 @@ Examples:
   xformer-train --task detect --data coco --device cuda --precision bf16 --output detector.safetensors
   torchrun --nproc-per-node 2 --no-python xformer-train --task segment --data streets --output s.safetensors
 """
-
-SYNTHETIC = "synthetic"
 
 RECIPE_OPTIONS = (
     "epochs",
@@ -56,10 +56,10 @@ RECIPE_OPTIONS = (
 @click.option("--task", required=True, metavar="NAME", help=f"{', '.join(TASKS)}.")
 @click.option(
     "--data",
-    default=SYNTHETIC,
+    default="synthetic",
     show_default=True,
-    metavar="synthetic|DIR",
-    help="Scenes drawn on demand, or your pictures.",
+    metavar="NAME|DIR",
+    help=f"Scenes drawn on demand ({', '.join(SYNTHETIC)}), or your pictures.",
 )
 @click.option("--output", type=PATH, required=True, metavar="FILE", help="The checkpoint to write (.safetensors).")
 @click.option("--checkpoint", type=PATH, help="Weights to start from; of another task, its backbone.")
@@ -205,7 +205,7 @@ def _recipe(options: dict[str, Any], device: str) -> Recipe:
     from xformer_mobile.training import RECIPES
 
     recipe = RECIPES[options["task"]]
-    if options["data"] == SYNTHETIC:
+    if options["data"] in SYNTHETIC:
         recipe = recipe.for_drawn_scenes()
     if options["task"] != "classify" and any(options[name] for name in ("label_smoothing", "mixup", "cutmix")):
         raise UsageError(f"--label-smoothing, --mixup and --cutmix are for classify, not {options['task']}")
@@ -274,11 +274,12 @@ def _data(options: dict[str, Any], recipe: Recipe, size: ImageSize) -> tuple[Dat
 
     task, count = options["task"], options["validation"]
     labels = None if options["labels"] is None else read_labels(options["labels"])
-    if options["data"] == SYNTHETIC:
+    if options["data"] in SYNTHETIC:
         if labels is not None:
             raise UsageError("--labels names the classes of your own data; the drawn scenes have their own")
-        train = Synthetic(task, "train", options["pictures"], recipe.seed, size)
-        return train, Synthetic(task, "validation", count, recipe.seed, size), []
+        difficulty = SYNTHETIC[options["data"]]
+        train = Synthetic(task, "train", options["pictures"], recipe.seed, size, difficulty=difficulty)
+        return train, replace(train, split="validation", length=count), []
     path = Path(options["data"])
     with progress(None, quiet=options["quiet"]) as step:
         folder, judged = (

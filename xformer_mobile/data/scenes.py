@@ -20,9 +20,9 @@ from PIL import Image, ImageDraw, ImageFilter
 
 from xformer_mobile.data.kinds import KINDS, Drawing, Part
 from xformer_mobile.data.sample import IGNORED, Sample
-from xformer_mobile.spec import ImageSize
+from xformer_mobile.spec import ImageSize, lookup
 
-__all__ = ["SCENE_SIZE", "SPLITS", "Split", "draw_scene"]
+__all__ = ["DIFFICULTIES", "SCENE_SIZE", "SPLITS", "Difficulty", "Split", "draw_scene"]
 
 Split = Literal["train", "validation", "test"]
 SPLITS: tuple[Split, ...] = ("train", "validation", "test")
@@ -33,6 +33,34 @@ SCENE_SIZE = ImageSize(256, 256)
 LEAST_VISIBLE = 0.3
 """An object with a smaller visible share of its silhouette is left out: its box is a crowd, its mask ignored."""
 
+
+@dataclass(frozen=True)
+class Difficulty:
+    """How hard a scene is. Pairs are (lowest, highest); counts include neither more nor less than both.
+
+    ``behind`` and ``in_front`` count distractors; ``smoothness`` is the least radius of a blob's corners as a share
+    of the largest; ``small`` the radius of the lesser objects as a share of the shorter side; ``usual`` the
+    probability of a kind's usual colors; ``texture`` and ``backdrop`` the strongest texture on objects and behind;
+    ``blur`` in pixels at 256; ``noise`` the largest standard deviation of the sensor's noise in 0..255.
+    """
+
+    behind: tuple[int, int]
+    in_front: tuple[int, int]
+    smoothness: float
+    small: tuple[float, float]
+    usual: float
+    texture: float
+    backdrop: float
+    blur: float
+    noise: float
+
+
+DIFFICULTIES: dict[str, Difficulty] = {
+    "standard": Difficulty((1, 4), (0, 2), 0.8, (0.12, 0.2), 0.8, 0.35, 0.7, 0.8, 10.0),
+    "hard": Difficulty((2, 5), (0, 3), 0.5, (0.09, 0.17), 0.65, 0.45, 0.9, 1.0, 14.0),
+}
+"""The rows to choose from by name."""
+
 OVERSAMPLING = 3
 """Outlines are painted this much larger each way, then averaged: that antialiases them."""
 
@@ -42,10 +70,12 @@ Color = tuple[float, float, float]
 """Red, green, blue in 0..1."""
 
 
-def draw_scene(seed: int, split: Split, index: int, size: ImageSize = SCENE_SIZE) -> Sample:
-    """The scene of that number. ``index`` is 0 or more; there is no last one."""
+def draw_scene(
+    seed: int, split: Split, index: int, size: ImageSize = SCENE_SIZE, difficulty: str = "standard"
+) -> Sample:
+    """The scene of that number. ``index`` is 0 or more; there is no last one. ``difficulty`` names a row."""
     rng = np.random.Generator(np.random.SFC64(np.random.SeedSequence((seed, SPLITS.index(split), index))))
-    return _Painter(rng, size).scene()
+    return _Painter(rng, size, lookup("difficulty", difficulty, DIFFICULTIES)).scene()
 
 
 @dataclass(frozen=True)
@@ -59,8 +89,9 @@ class _Placed:
 class _Painter:
     """Paints one scene, back to front, on a float canvas of 0..1."""
 
-    def __init__(self, rng: Rng, size: ImageSize) -> None:
+    def __init__(self, rng: Rng, size: ImageSize, difficulty: Difficulty) -> None:
         self.rng = rng
+        self.difficulty = difficulty
         self.height, self.width = size.height, size.width
         self.side = size.shorter
         self.textures = [self._texture() for _ in range(2)]
@@ -72,10 +103,10 @@ class _Painter:
     def scene(self) -> Sample:
         rng = self.rng
         placed = self._place()
-        for _ in range(int(rng.integers(2, 6))):
+        for _ in range(int(rng.integers(*self.difficulty.behind, endpoint=True))):
             self._distractor(rng.uniform(0.06, 0.22), over=False)
         areas = [self._object(number, one) for number, one in enumerate(placed)]
-        for _ in range(int(rng.integers(0, 4))):
+        for _ in range(int(rng.integers(*self.difficulty.in_front, endpoint=True))):
             self._distractor(rng.uniform(0.03, 0.09), over=True)
         boxes, kinds, crowd = [], [], []
         mask = np.zeros_like(self.owner)
@@ -117,7 +148,7 @@ class _Painter:
                     int(rng.integers(len(KINDS))),
                     rng.uniform(0.06, 0.94) * self.width,
                     rng.uniform(0.06, 0.94) * self.height,
-                    self.side * rng.uniform(0.09, 0.17),
+                    self.side * rng.uniform(*self.difficulty.small),
                 )
                 if all(
                     np.hypot(one.x - two.x, one.y - two.y) > share * (one.radius + two.radius)
@@ -137,7 +168,7 @@ class _Painter:
         turn = np.radians(rng.uniform(-kind.turn, kind.turn))
         stretch = rng.uniform(0.85, 1.18)
         points = self._pose(drawing, turn, stretch, bool(rng.random() < 0.5))
-        if rng.random() < 0.65:
+        if rng.random() < self.difficulty.usual:
             low, high = kind.hues[int(rng.integers(len(kind.hues)))]
             hue = rng.uniform(low, high)
         else:
@@ -152,7 +183,7 @@ class _Painter:
         form = int(rng.integers(4))
         corners = (int(rng.integers(3, 9)), 4, 24, 3)[form]
         angle = np.linspace(0, 2 * np.pi, corners, endpoint=False) + rng.uniform(0, 2 * np.pi)
-        radius = rng.uniform(0.5, 1.0, corners) if form == 0 else np.ones(corners)
+        radius = rng.uniform(self.difficulty.smoothness, 1.0, corners) if form == 0 else np.ones(corners)
         shape = np.stack((radius * np.cos(angle), radius * np.sin(angle)), axis=1)
         shape[:, 1] *= rng.uniform(0.15, 0.4) if form == 1 else rng.uniform(0.6, 1.0)
         points = self._pose([Part("body", shape)], rng.uniform(0, 2 * np.pi), 1.0, False)
@@ -214,7 +245,7 @@ class _Painter:
         shade = (across * np.float32(self.light[0]))[None, :] + (down * np.float32(self.light[1]))[:, None]
         shade *= np.float32(rng.uniform(0.0, 0.22))
         texture = self.textures[int(rng.integers(len(self.textures)))]
-        strength = rng.uniform(0.0, 0.45)
+        strength = rng.uniform(0.0, self.difficulty.texture)
         shade += texture[top:bottom, left:right][::-1, ::-1] * np.float32(strength)
         shade += np.float32(1.0)
         window = self.canvas[top:bottom, left:right]
@@ -291,7 +322,7 @@ class _Painter:
         x = np.linspace(-0.5, 0.5, self.width, dtype=np.float32)
         y = np.linspace(-0.5, 0.5, self.height, dtype=np.float32)[:, None]
         blend = x * np.float32(np.cos(angle)) + y * np.float32(np.sin(angle)) + np.float32(0.5)
-        blend = blend + self.textures[0] * np.float32(rng.uniform(0.1, 0.9))
+        blend = blend + self.textures[0] * np.float32(rng.uniform(0.1, self.difficulty.backdrop))
         grain = self.textures[1] * np.float32(rng.uniform(0.0, 0.35)) + np.float32(1)
         blend *= grain
         canvas = np.empty((self.height, self.width, 3), dtype=np.float32)
@@ -313,10 +344,10 @@ class _Painter:
             canvas[..., channel] *= light * tint[channel]
         if rng.random() < 0.5:
             image = Image.fromarray(_to_bytes(canvas)).filter(
-                ImageFilter.BoxBlur(rng.uniform(0.2, 1.0) * self.side / 256)
+                ImageFilter.BoxBlur(rng.uniform(0.2, self.difficulty.blur) * self.side / 256)
             )
             canvas = np.asarray(image, dtype=np.float32)
-        sigma = rng.uniform(0.0, 14.0)
+        sigma = rng.uniform(0.0, self.difficulty.noise)
         noise = rng.standard_normal((self.height, self.width, 3), dtype=np.float32)
         noise *= np.float32(sigma)
         noise += canvas

@@ -9,9 +9,12 @@ from xformer_mobile.data.sample import Sample
 from xformer_mobile.data.scenes import SCENE_SIZE, Split, draw_scene
 from xformer_mobile.spec import ImageSize, Task
 
-__all__ = ["BACKGROUND", "Synthetic", "synthetic_labels"]
+__all__ = ["BACKGROUND", "SYNTHETIC", "Synthetic", "synthetic_labels"]
 
 BACKGROUND = "background"
+
+SYNTHETIC = {"synthetic": "standard", "synthetic-hard": "hard"}
+"""What the commands call the drawn scenes, and their difficulty."""
 
 
 def synthetic_labels(task: Task) -> tuple[str, ...]:
@@ -29,6 +32,7 @@ class Synthetic:
     seed: int = 0
     size: ImageSize = SCENE_SIZE
     start: int = 0
+    difficulty: str = "standard"
 
     @property
     def labels(self) -> tuple[str, ...]:
@@ -40,7 +44,7 @@ class Synthetic:
     def __getitem__(self, index: int) -> Sample:
         if not 0 <= index < self.length:
             raise IndexError(index)
-        return draw_scene(self.seed, self.split, self.start + index, self.size)
+        return draw_scene(self.seed, self.split, self.start + index, self.size, self.difficulty)
 
     def at_epoch(self, epoch: int) -> Synthetic:
         return replace(self, start=self.start + epoch * self.length)
