@@ -7,7 +7,9 @@ python scripts/scenes.py --sheet FILE.jpg      rows of scenes; below each row, w
 from __future__ import annotations
 
 import json
+import statistics
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -67,14 +69,28 @@ def known(sample: Sample, palette: np.ndarray) -> np.ndarray:
     return np.asarray(mask)
 
 
+def measure_speed(repeats: int = 5, count: int = 100) -> None:
+    rates = []
+    for repeat in range(repeats):
+        scenes = Synthetic("segment", "train", count, SEED, start=repeat * count)
+        start = time.process_time()
+        for index in range(count):
+            scenes[index]
+        rates.append(count / (time.process_time() - start))
+    print(f"scenes of 256x256 per second of one core: median {statistics.median(rates):.0f}, of", end=" ")
+    print(", ".join(f"{rate:.0f}" for rate in rates))
+
+
 def main() -> None:
     arguments = sys.argv[1:]
     if len(arguments) == 2 and arguments[0] == "--sheet":
         write_sheet(Path(arguments[1]))
+    elif arguments == ["--speed"]:
+        measure_speed()
     elif 1 <= len(arguments) <= 2 and not arguments[0].startswith("-"):
         write_scenes(Path(arguments[0]), int(arguments[1]) if len(arguments) == 2 else 6)
     else:
-        sys.exit("usage: scenes.py DIRECTORY [COUNT] | --sheet FILE.jpg")
+        sys.exit("usage: scenes.py DIRECTORY [COUNT] | --sheet FILE.jpg | --speed")
 
 
 if __name__ == "__main__":

@@ -8,9 +8,11 @@ from pathlib import Path
 import pytest
 
 from xformer_export import ExportRequest, build_bundle
+from xformer_mobile.cli.common import run_command
 from xformer_mobile.spec import ImageSize
 
 MakeBundle = Callable[[str], Path]
+Call = Callable[..., tuple[int, str, str]]
 
 
 @pytest.fixture(scope="session")
@@ -36,3 +38,18 @@ def make_bundle(tmp_path_factory: pytest.TempPathFactory) -> MakeBundle:
         return made[task]
 
     return make
+
+
+@pytest.fixture
+def call(capfd: pytest.CaptureFixture[str]) -> Call:
+    """Call a command in this process; returns exit status, stdout and stderr."""
+
+    def run(command: str, *arguments: object) -> tuple[int, str, str]:
+        capfd.readouterr()
+        with pytest.raises(SystemExit) as stopped:
+            run_command(command, [str(argument) for argument in arguments])
+        out, err = capfd.readouterr()
+        assert isinstance(stopped.value.code, int)
+        return stopped.value.code, out, err
+
+    return run

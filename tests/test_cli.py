@@ -11,7 +11,6 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -19,33 +18,16 @@ import pytest
 import torch
 from PIL import Image
 
-from tests.conftest import MakeBundle
+from tests.conftest import Call, MakeBundle
 from xformer_mobile import cli
 from xformer_mobile.artifact import Bundle
-from xformer_mobile.cli.common import progress, run_command
+from xformer_mobile.cli.common import progress
 from xformer_mobile.patterns import golden_picture
 from xformer_mobile.spec import TASKS, ImageSize, ModelConfig
 from xformer_mobile.weights import save_checkpoint
 from xformer_mobile.zoo import untrained_model
 
 SMALL = ["--variant", "xformer_xxs", "--image-size", "64"]
-
-Call = Callable[..., tuple[int, str, str]]
-
-
-@pytest.fixture
-def call(capfd: pytest.CaptureFixture[str]) -> Call:
-    """Call a command in this process; returns exit status, stdout and stderr."""
-
-    def run(command: str, *arguments: object) -> tuple[int, str, str]:
-        capfd.readouterr()
-        with pytest.raises(SystemExit) as stopped:
-            run_command(command, [str(argument) for argument in arguments])
-        out, err = capfd.readouterr()
-        assert isinstance(stopped.value.code, int)
-        return stopped.value.code, out, err
-
-    return run
 
 
 @pytest.fixture(scope="module")
@@ -123,7 +105,7 @@ def test_predict_saves_pictures_and_prints_one_json_document(
     document = json.loads(out)
     assert status == 0
     assert "untrained" in err
-    assert document["untrained"] is True
+    assert document["weights"] == "untrained"
     assert document["engine"] == "onnxruntime"
     first, second = document["results"]
     assert (first["width"], first["height"]) == (192, 128)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
 import os
@@ -24,7 +25,7 @@ from xformer_mobile.data import Subset, Synthetic
 from xformer_mobile.data.sample import IGNORED, Sample
 from xformer_mobile.errors import DataError, OutputError, TrainingError, UsageError, XFormerError
 from xformer_mobile.files import state_path
-from xformer_mobile.postprocess import Detection, DetectionRule, Postprocess, detect
+from xformer_mobile.postprocess import ClassMap, Detection, DetectionRule, Postprocess, detect
 from xformer_mobile.preprocess import PAD_COLOR, fit, preprocess
 from xformer_mobile.reference import XFormer, normalize
 from xformer_mobile.spec import TASKS, YOLOV3_ANCHORS, ImageSize, ModelConfig, Task
@@ -92,7 +93,7 @@ def test_a_rule_that_allows_nothing_changes_nothing(task: Task) -> None:
 
 @pytest.mark.parametrize("task", TASK_NAMES)
 @pytest.mark.parametrize(
-    "size", [(144, 144), (288, 144), (144, 432), (36, 36)], ids=lambda size: f"{size[0]}x{size[1]}"
+    "size", [(144, 144), (288, 144), (144, 576), (36, 36)], ids=lambda size: f"{size[0]}x{size[1]}"
 )
 def test_the_middle_window_is_what_preprocessing_shows(task: Task, size: tuple[int, int]) -> None:
     """Sizes whose scale is a whole ratio: there, a window resampled is the resampled picture's window, bit for bit."""
@@ -275,7 +276,7 @@ def test_a_batch_in_which_all_is_ignored() -> None:
     logits = torch.randn(2, 3, 4, 4, requires_grad=True)
     loss = SegmentationLoss()((logits,), torch.full((2, 16, 16), IGNORED))
     loss.backward()
-    assert float(loss) == 0
+    assert loss.item() == 0
     assert logits.grad is not None
     assert (logits.grad == 0).all()
 
@@ -400,7 +401,7 @@ def test_a_perfect_prediction_is_the_least_loss_and_decodes_to_the_boxes(case: s
     maps, least = perfect_maps(boxes, classes)
     maps = [values.requires_grad_() for values in maps]
     loss = DetectionLoss(DETECTOR)(tuple(maps), targets_of(boxes, classes))
-    assert float(loss) == pytest.approx(least / max(len(boxes), 1), abs=1e-3)
+    assert loss.item() == pytest.approx(least / max(len(boxes), 1), abs=1e-3)
     loss.backward()
     for values in maps:
         assert values.grad is not None
@@ -418,7 +419,7 @@ def test_a_prediction_that_is_a_little_wrong_costs(place: tuple[int, int, int, i
     scale = int(np.argmax([float(values.reshape(3, 8, *values.shape[2:])[:, 4].max()) for values in maps]))
     grid = maps[scale].reshape(3, 8, *maps[scale].shape[2:])
     anchor, row, column = np.argwhere(grid[:, 4].numpy() > 0)[0]
-    grid[anchor, place[1], row, column] += -2 * SURE if place[1] == 4 else 0.7
+    grid[anchor, place[1], row, column] += -2 * SURE if place[1] == 4 else 2.0
     assert float(DetectionLoss(DETECTOR)(tuple(maps), targets_of(boxes, classes))) > least + 0.05
 
 
@@ -427,7 +428,7 @@ def test_no_boxes_ask_for_nothing_everywhere() -> None:
     maps = [torch.zeros(shape, requires_grad=True) for shape in DETECTOR.output_shapes().values()]
     loss = DetectionLoss(DETECTOR)(tuple(maps), targets_of([]))
     cells = sum(3 * values.shape[2] * values.shape[3] for values in maps)
-    assert float(loss) == pytest.approx(cells * math.log(2), rel=1e-5)
+    assert loss.item() == pytest.approx(cells * math.log(2), rel=1e-5)
     loss.backward()
     assert all(values.grad is not None and torch.isfinite(values.grad).all() for values in maps)
 
@@ -476,7 +477,7 @@ def test_gradients_are_finite(boxes: list[tuple[float, float, float, float]], cr
     maps = [(torch.randn(shape) * scale).requires_grad_() for shape in DETECTOR.output_shapes().values()]
     loss = DetectionLoss(DETECTOR)(tuple(maps), targets_of(boxes, crowd=crowd))
     loss.backward()
-    assert math.isfinite(float(loss))
+    assert math.isfinite(loss.item())
     assert all(values.grad is not None and torch.isfinite(values.grad).all() for values in maps)
 
 
@@ -505,7 +506,7 @@ def test_the_learning_rate_rises_to_its_peak_and_falls_to_its_end() -> None:
     np.testing.assert_allclose(rates[:10], 0.2 * np.arange(1, 11))
     assert rates[10] == 2.0
     assert max(rates) == 2.0
-    assert all(one > other for one, other in zip(rates[10:], rates[11:], strict=False))
+    assert all(one > other for one, other in itertools.pairwise(rates[10:]))
     assert rates[55] == pytest.approx((2.0 + 0.2) / 2)
     assert rates[100] == pytest.approx(0.2)
     assert recipe.rate_at(400, 100) == pytest.approx(0.2)
@@ -539,7 +540,7 @@ def test_the_learning_rate_of_short_runs(warmup: int, steps: int) -> None:
         ({"precision": "int8"}, "fp32, bf16, fp16"),
         ({"start_epochs": 1}, "start_size"),
         ({"start_size": 64}, "start_epochs"),
-        ({"start_epochs": -1, "start_size": 64}, "start_epochs"),
+        ({"start_epochs": -1, "start_size": 64}, "-1 start epochs"),
         ({"epochs": 2, "start_epochs": 3, "start_size": 64}, "3 start epochs"),
     ],
     ids=lambda value: "-".join(f"{k}={v}" for k, v in value.items()) if isinstance(value, dict) else None,
@@ -664,16 +665,32 @@ def test_a_batch_can_be_learnt_by_heart(task: Task, tmp_path: Path) -> None:
         targets = [tuple(map(torch.from_numpy, (s.boxes, s.kinds, s.crowd))) for s in scenes]
     torch.manual_seed(0)
     losses = []
-    for _ in range(40):
+    for _ in range(60):
         trainer.optimizer.zero_grad()
         for group in trainer.optimizer.param_groups:
             group["lr"] = 3e-3
-        loss = trainer.loss(trainer.model(images), targets)
+        outputs = trainer.model(images)
+        loss = trainer.loss(outputs, targets)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(trainer.model.parameters(), 5.0)
         trainer.optimizer.step()
-        losses.append(float(loss))
-    assert losses[-1] < losses[0] / 5
+        losses.append(loss.item())
+    assert losses[-1] < losses[0] / 5, losses
+    rule = Postprocess.of(trainer.config)
+    place = fit((64, 64), SMALL, "resize")
+    for number, scene in enumerate(scenes):
+        parts = (values[number : number + 1].detach().numpy() for values in outputs)
+        result = rule(dict(zip(TASKS[task].outputs, parts, strict=True)), place)
+        if isinstance(result, ClassMap):
+            assert (result.classes == scene.mask).mean() > 0.9
+            continue
+        assert result[0].index in (scene.kinds if task == "detect" else [scene.kind])
+        for box, kind in zip(scene.boxes[~scene.crowd], scene.kinds[~scene.crowd], strict=True):
+            near = [d.box for d in result if isinstance(d, Detection) and d.index == kind]
+            overlaps = pair_iou(
+                torch.tensor([[b.x1, b.y1, b.x2, b.y2] for b in near]).reshape(-1, 4), torch.from_numpy(box)[None]
+            )
+            assert task == "classify" or overlaps.max() > 0.5
 
 
 @pytest.mark.parametrize("task", TASK_NAMES)
@@ -917,7 +934,6 @@ def test_weights_that_are_not_finite_are_never_written(
     """A gradient can overflow behind a finite loss in the last step of an epoch, where no other loss would tell."""
     path = tmp_path / "m.safetensors"
     trainer = trainer_for("classify", path, validation=validation)
-    trainer_for("classify", path, validation=validation)
 
     def on_step(report: StepReport) -> None:
         if (report.epoch, report.step) == (1, 0):
@@ -1165,7 +1181,17 @@ class Boxes:
         return self
 
 
-CLUSTERS = [(10, 10), (10, 30), (30, 10), (40, 40), (80, 30), (30, 90), (100, 100), (160, 80), (150, 180)]
+CLUSTERS: list[tuple[float, float]] = [
+    (10, 10),
+    (10, 30),
+    (30, 10),
+    (40, 40),
+    (80, 30),
+    (30, 90),
+    (100, 100),
+    (160, 80),
+    (150, 180),
+]
 
 
 @pytest.mark.parametrize("order", [1, -1], ids=["small-first", "large-first"])

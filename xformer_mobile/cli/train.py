@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -17,7 +18,7 @@ from xformer_mobile.cli.common import IMAGE_SIZE, PATH, common_options, note, pr
 from xformer_mobile.cli.export import read_labels
 from xformer_mobile.data import SYNTHETIC
 from xformer_mobile.errors import UsageError
-from xformer_mobile.files import output_errors
+from xformer_mobile.files import output_errors, state_path
 from xformer_mobile.optional import require
 from xformer_mobile.spec import DEFAULT_VARIANT, TASKS, VARIANTS, ImageSize, ModelConfig, lookup
 
@@ -116,7 +117,7 @@ RECIPE_OPTIONS = (
     "--workers", type=click.IntRange(0, 256), default=0, show_default=True, help="Processes that prepare pictures."
 )
 @click.option("--threads", type=click.IntRange(1, 256), help="PyTorch's threads. [default: its own choice]")
-@click.option("--seed", type=click.IntRange(0), help="Of weights, order and augmentation.")
+@click.option("--seed", type=click.IntRange(0, 2**32 - 1), help="Of weights, order and augmentation.")
 @click.option("--half", is_flag=True, help="Store the weights as fp16: half the size.")
 @click.option(
     "--check/--no-check", default=True, help="Decode all your pictures once before the start. [default: check]"
@@ -151,6 +152,9 @@ def command(**options: Any) -> None:
         if rank == 0:
             for line in notes:
                 note(f"note: {line}", quiet=quiet)
+        if options["restart"]:
+            with output_errors(output):
+                state_path(output).unlink(missing_ok=True)
         if options["resume"]:
             trainer.resume()
             note(f"note: resumed after epoch {trainer.epoch} of {recipe.epochs}", quiet=quiet or rank > 0)
@@ -166,25 +170,24 @@ def command(**options: Any) -> None:
 
 
 def _check_output(output: Path, options: dict[str, Any]) -> None:
-    from xformer_mobile.files import state_path
-
-    state = state_path(output)
     if output.suffix != ".safetensors":
         raise UsageError(f"--output {output} does not end in .safetensors")
+    if output.is_dir():
+        raise UsageError(f"--output {output} is a directory")
+    state = state_path(output)
     if options["resume"] and options["restart"]:
         raise UsageError("--resume goes on and --restart begins anew; give one of them")
     if options["resume"]:
         if not state.is_file():
             raise UsageError(f"nothing to resume: there is no {state}")
-        return
-    if not options["restart"]:
+    elif not options["restart"]:
         if state.exists():
             raise UsageError(f"{state} is from a run that was stopped; --resume goes on, --restart begins anew")
         if output.exists():
             raise UsageError(f"{output} exists; choose another --output, or --restart to replace it")
     with output_errors(output):
         output.parent.mkdir(parents=True, exist_ok=True)
-        state.unlink(missing_ok=True)
+        tempfile.TemporaryFile(dir=output.parent).close()  # better now than after the first epoch
 
 
 def _device(name: str) -> str:
@@ -209,6 +212,8 @@ def _recipe(options: dict[str, Any], device: str) -> Recipe:
         recipe = recipe.for_drawn_scenes()
     if options["task"] != "classify" and any(options[name] for name in ("label_smoothing", "mixup", "cutmix")):
         raise UsageError(f"--label-smoothing, --mixup and --cutmix are for classify, not {options['task']}")
+    if options["task"] != "detect" and options["anchors"]:
+        raise UsageError(f"--anchors is for detect, not {options['task']}")
     precision = options["precision"] or ("bf16" if device.startswith("cuda") else "fp32")
     changed = recipe.with_options(precision=precision, **{name: options[name] for name in RECIPE_OPTIONS})
     return changed.with_zoom(options["zoom"]) if options["zoom"] else changed
@@ -282,13 +287,14 @@ def _data(options: dict[str, Any], recipe: Recipe, size: ImageSize) -> tuple[Dat
         return train, replace(train, split="validation", length=count), []
     path = Path(options["data"])
     with progress(None, quiet=options["quiet"]) as step:
-        folder, judged = (
+        opened = [
             open_folder(task, path, subset, labels=labels, check=options["check"], step=step)
-            for subset in ("train", "validation")
-        )
+            for subset in (("train", "validation") if count else ("train",))
+        ]
+    folder, judged = opened[0], opened[-1]
     if judged.labels != folder.labels:
         raise UsageError(f"the training and validation pictures of {path} have different classes")
-    return folder, Subset(judged, count), [*folder.skipped, *judged.skipped]
+    return folder, Subset(judged, count), [line for one in opened for line in one.skipped]
 
 
 @contextlib.contextmanager

@@ -15,8 +15,9 @@ import hashlib
 import json
 import math
 import os
+import warnings
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -41,13 +42,15 @@ VALIDATION_SHARE = 10
 SUBSETS = {"train": ("train",), "validation": ("val", "valid", "validation")}
 
 MAX_JSON_BYTES = 2**31
+MAX_SIDE = 2**24
+"""Up to here single precision knows every pixel."""
 
 Step = Callable[[str], None]
 
 
 @dataclass(frozen=True)
 class Item:
-    """A picture's file and what its data set says of it."""
+    """A picture's file and what its data set says of it. ``size`` is the (width, height) that its boxes are in."""
 
     file: Path
     kind: int = -1
@@ -55,6 +58,7 @@ class Item:
     kinds: tuple[int, ...] = ()
     crowd: tuple[bool, ...] = ()
     mask: Path | None = None
+    size: tuple[float, float] | None = None
 
 
 @dataclass(frozen=True)
@@ -71,7 +75,7 @@ class FolderData:
 
     def __getitem__(self, index: int) -> Sample:
         item = self.items[index]
-        image = np.asarray(load_image(item.file))
+        image = np.asarray(_load(item))
         mask = None if item.mask is None else _read_mask(item.mask, image.shape[:2], len(self.labels))
         return Sample(
             image,
@@ -105,21 +109,24 @@ def open_folder(
         DataError: no pictures, one class only, more than 5 % of the pictures unreadable or of the boxes outside
             their picture, a mask with values that are no class, a broken JSON.
     """
-    if not path.exists():
-        raise DataError(f"no data at {path}: no such file or directory")
     layouts: dict[Task, Callable[..., tuple[list[Item], tuple[str, ...], list[str]]]] = {
         "classify": _class_folders,
         "detect": _coco,
         "segment": _masks,
     }
-    items, found, notes = layouts[task](path, subset, labels)
+    try:
+        if not path.exists():
+            raise DataError(f"no data at {path}: no such file or directory")
+        items, found, notes = layouts[task](path, subset, labels)
+    except OSError as error:
+        raise DataError(f"can't read {error.filename or path}: {error.strerror or error}") from error
     if not items:
         raise DataError(f"no pictures for {subset} in {path}; {task} expects {LAYOUTS[task]}")
     if check:
         items, unreadable = _readable(items, len(found) if task == "segment" else 0, step)
         if unreadable:
             notes.append(f"{len(unreadable)} of {len(items) + len(unreadable)} pictures skipped: {unreadable[0]}")
-            _within(len(unreadable), len(items) + len(unreadable), "pictures can't be read", unreadable[0])
+            _within(len(unreadable), len(items) + len(unreadable), "pictures can't be used", unreadable[0])
     return FolderData(task, found, tuple(items), tuple(notes))
 
 
@@ -135,12 +142,21 @@ def _within(count: int, total: int, what: str, example: str) -> None:
         raise DataError(f"{count} of {total} {what}, more than {LARGEST_SHARE_SKIPPED:.0%}; the first: {example}")
 
 
+def _load(item: Item) -> Image.Image:
+    """The picture, upright. Boxes that were drawn on it as it is stored are on another one."""
+    image = load_image(item.file)
+    if item.size is not None and image.size != item.size:
+        stated = "x".join(f"{side:g}" for side in item.size)
+        raise ImageError(f"picture {item.file} is {image.width}x{image.height} (upright), its boxes are for {stated}")
+    return image
+
+
 def _readable(items: Sequence[Item], classes: int, step: Step) -> tuple[list[Item], list[str]]:
     """Those whose pictures can be decoded, and why not the others. Masks must be right, or it is an error."""
 
     def problem(item: Item) -> str | None:
         try:
-            image = load_image(item.file)
+            image = _load(item)
         except ImageError as error:
             return str(error)
         if item.mask is not None:
@@ -148,7 +164,8 @@ def _readable(items: Sequence[Item], classes: int, step: Step) -> tuple[list[Ite
         return None
 
     kept, problems = [], []
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
+    # Decoding silences warnings for a while, which threads do not undo in order.
+    with warnings.catch_warnings(), ThreadPoolExecutor(os.cpu_count()) as pool:
         for item, wrong in zip(items, pool.map(problem, items), strict=True):
             step(item.file.name)
             if wrong is None:
@@ -159,10 +176,8 @@ def _readable(items: Sequence[Item], classes: int, step: Step) -> tuple[list[Ite
 
 
 def _pictures(path: Path) -> list[Path]:
-    try:
-        return sorted(file for file in path.rglob("*") if file.suffix.lower() in SUFFIXES and file.is_file())
-    except OSError as error:
-        raise DataError(f"can't read {path}: {error.strerror or error}") from error
+    files = (file for file in path.rglob("*") if not file.name.startswith("."))  # macOS leaves ._picture.jpg
+    return sorted(file for file in files if file.suffix.lower() in SUFFIXES and file.is_file())
 
 
 def _subset(path: Path, subset: str) -> tuple[Path, bool]:
@@ -173,9 +188,23 @@ def _subset(path: Path, subset: str) -> tuple[Path, bool]:
     for name in SUBSETS[subset]:
         if name in present:
             return present[name], False
-    if "train" in present and subset == "validation":
+    if "train" in present:
         return present["train"], True
-    return path, not present
+    if present:
+        raise DataError(f"{path} has {', '.join(present)} and no train")
+    return path, True
+
+
+def _defining(path: Path, root: Path) -> Path:
+    """The folder that says which classes there are: ``train``, where there is one."""
+    return path / "train" if (path / "train").is_dir() else root
+
+
+def _names(names: Iterable[str], place: Path) -> tuple[str, ...]:
+    try:
+        return check_labels(names)
+    except UsageError as error:
+        raise DataError(f"{place}: {error}") from error
 
 
 def _divide(items: list[Item], root: Path, subset: str, divided: bool) -> list[Item]:
@@ -185,7 +214,7 @@ def _divide(items: list[Item], root: Path, subset: str, divided: bool) -> list[I
 
     def for_validation(item: Item) -> bool:
         name = item.file.relative_to(root).as_posix() if item.file.is_relative_to(root) else item.file.name
-        return hashlib.sha256(name.encode()).digest()[0] % VALIDATION_SHARE == 0
+        return hashlib.sha256(name.encode("utf-8", "surrogateescape")).digest()[0] % VALIDATION_SHARE == 0
 
     return [item for item in items if for_validation(item) == (subset == "validation")]
 
@@ -197,11 +226,14 @@ def _class_folders(
     path: Path, subset: str, labels: tuple[str, ...] | None
 ) -> tuple[list[Item], tuple[str, ...], list[str]]:
     root, whole = _subset(path, subset)
-    first, _ = _subset(path, "train")
-    folders = sorted(folder.name for folder in first.iterdir() if folder.is_dir() and not folder.name.startswith("."))
+    first = _defining(path, root)
+    folders = _folders(first)
     if len(folders) < 2:
         raise DataError(f"{first} has {len(folders)} class folders; classification needs at least 2")
-    names = check_labels(folders) if labels is None else labels
+    unknown = sorted(set(_folders(root)) - set(folders))
+    if unknown:
+        raise DataError(f"class folder {root / unknown[0]} is not among those of {first}")
+    names = _names(folders, first) if labels is None else labels
     if len(names) != len(folders):
         raise UsageError(f"{len(names)} labels for the {len(folders)} class folders of {first}")
     items = [Item(file, kind) for kind, folder in enumerate(folders) for file in _pictures(root / folder)]
@@ -210,6 +242,10 @@ def _class_folders(
         raise DataError(f"class folder {first / empty[0]} has no pictures")
     # Where only train/ exists, its pictures are divided for both.
     return _divide(items, root, subset, _divided(path, subset, whole)), names, []
+
+
+def _folders(path: Path) -> list[str]:
+    return sorted(folder.name for folder in path.iterdir() if folder.is_dir() and not folder.name.startswith("."))
 
 
 def _divided(path: Path, subset: str, whole: bool) -> bool:
@@ -241,8 +277,13 @@ def _coco(path: Path, subset: str, labels: tuple[str, ...] | None) -> tuple[list
         raise DataError(f"{file} is not COCO's format: {type(error).__name__}: {error}") from error
     if not categories:
         raise DataError(f"{file} has no categories")
+    for key, size in sizes.items():
+        if not all(0 < side <= MAX_SIDE for side in size):
+            raise DataError(f"{file}: image {key} is said to be {size[0]:g}x{size[1]:g}")
     index = {category: number for number, (category, _) in enumerate(categories)}
-    found = check_labels(name for _, name in categories) if labels is None else labels
+    if len(images) != len(document["images"]) or len(index) != len(categories):
+        raise DataError(f"{file}: two {'categories' if len(index) != len(categories) else 'images'} have the same id")
+    found = _names((name for _, name in categories), file) if labels is None else labels
     if len(found) != len(categories):
         raise UsageError(f"{len(found)} labels for the {len(categories)} categories of {file}")
     boxes: dict[int, list[tuple[tuple[float, float, float, float], int, bool]]] = {key: [] for key in images}
@@ -253,9 +294,10 @@ def _coco(path: Path, subset: str, labels: tuple[str, ...] | None) -> tuple[list
         width, height = sizes[image_id]
         x, y, w, h = box
         x1, y1, x2, y2 = max(x, 0.0), max(y, 0.0), min(x + w, width), min(y + h, height)
-        if not (all(map(math.isfinite, box)) and x1 < x2 and y1 < y2):
+        # In single precision, as the samples have it.
+        if not (all(map(math.isfinite, box)) and np.float32(x1) < np.float32(x2) and np.float32(y1) < np.float32(y2)):
             outside += 1
-            first = first or f"{box} in {names[image_id]} ({width:.0f}x{height:.0f})"
+            first = first or f"{box} in {names[image_id]!r} ({width:.0f}x{height:.0f}) of {file}"
             continue
         clipped += max(x1 - x, y1 - y, x + w - x2, y + h - y2) > 1
         boxes[image_id].append(((x1, y1, x2, y2), index[category], crowd))
@@ -267,31 +309,49 @@ def _coco(path: Path, subset: str, labels: tuple[str, ...] | None) -> tuple[list
         _within(outside, len(annotations), "boxes are outside their picture or without area", first)
     items = []
     for key in sorted(images):
-        picture = pictures / names[key]
-        if not picture.resolve().is_relative_to(pictures.resolve()):
-            raise DataError(f"{file}: the picture {names[key]!r} is outside {pictures}")
+        if not _is_inside(names[key]):
+            raise DataError(f"{file}: file_name {names[key]!r} is not the name of a picture in {pictures}")
         parts = boxes[key]
         items.append(
             Item(
-                picture, -1, tuple(b for b, _, _ in parts), tuple(k for _, k, _ in parts), tuple(c for _, _, c in parts)
+                pictures / names[key],
+                boxes=tuple(box for box, _, _ in parts),
+                kinds=tuple(kind for _, kind, _ in parts),
+                crowd=tuple(crowd for _, _, crowd in parts),
+                size=sizes[key],
             )
         )
     return _divide(items, pictures, subset, divided), found, notes
+
+
+def _is_inside(name: str) -> bool:
+    """Whether a name from a JSON is one line of text and leads nowhere else. Where links lead is the user's matter."""
+    text = "\0" not in name and name.splitlines() == [name] and name.encode("utf-8", "ignore").decode() == name
+    return text and not Path(name).is_absolute() and ".." not in Path(name).parts
 
 
 def _coco_file(path: Path, subset: str) -> tuple[Path, Path, bool]:
     """The JSON of a subset, the folder of its pictures, and whether the pictures still have to be divided."""
     if path.is_file():
         return path, _beside(path.parent), True
-    for name in SUBSETS[subset]:
-        for file in sorted((path / "annotations").glob(f"instances_{name}*.json")):
-            pictures = path / file.stem.removeprefix("instances_")
-            return file, pictures if pictures.is_dir() else _beside(path), False
+    for name in (subset, "train"):
+        files = _instances(path, name)
+        if len(files) > 1:
+            listed = ", ".join(file.name for file in files)
+            raise DataError(f"{path / 'annotations'} has {len(files)} files for {name}: {listed}; leave one")
+        if files:
+            pictures = path / files[0].stem.removeprefix("instances_")
+            beside = pictures if pictures.is_dir() else _beside(path)
+            return files[0], beside, not _instances(path, "validation")
     root, whole = _subset(path, subset)
     files = sorted(root.glob("*.json"))
     if len(files) != 1:
         raise DataError(f"{root} has {len(files)} .json files; detect expects {LAYOUTS['detect']}")
     return files[0], _beside(root), _divided(path, subset, whole)
+
+
+def _instances(path: Path, subset: str) -> list[Path]:
+    return sorted({file for name in SUBSETS[subset] for file in (path / "annotations").glob(f"instances_{name}*.json")})
 
 
 def _beside(folder: Path) -> Path:
@@ -328,7 +388,7 @@ def _masks(path: Path, subset: str, labels: tuple[str, ...] | None) -> tuple[lis
             raise DataError(f"picture {file} has no mask {mask}")
         items.append(Item(file, mask=mask))
     if labels is None:
-        train = _subset(path, "train")[0] / "masks"
+        train = _defining(path, root) / "masks"
         values: Counter[int] = Counter()
         for mask in sorted(train.rglob("*.png")):
             values.update(np.unique(_mask_values(mask)).tolist())

@@ -1,6 +1,6 @@
-"""The kinds of object that scenes are made of: flat drawings in a unit square, each with its own freedom.
+"""The kinds of object that scenes are made of: flat drawings around a unit square, each with its own freedom.
 
-A drawing is a list of parts, painted in order; a part is a polygon in -1..1 (x to the right, y down) and the
+A drawing is a list of parts, painted in order; a part is a polygon in about -1..1 (x to the right, y down) and the
 role of its paint. Each call draws another individual: the number of petals, the height of a roof, and so on.
 """
 
@@ -15,7 +15,7 @@ import numpy.typing as npt
 __all__ = ["KINDS", "LABELS", "Drawing", "Kind", "Part"]
 
 Points = npt.NDArray[np.float64]
-"""Vertices of a polygon, (n, 2), in -1..1."""
+"""Vertices of a polygon, (n, 2), in about -1..1."""
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ import hashlib
 import io
 import json
 import math
+import pickle
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
@@ -26,7 +27,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, default_collate
 
 from xformer_mobile.data.sample import Dataset
-from xformer_mobile.errors import CheckpointError, TrainingError
+from xformer_mobile.errors import CheckpointError, TrainingError, XFormerError
 from xformer_mobile.evaluation import evaluate, evaluator_for
 from xformer_mobile.files import state_path, write_file
 from xformer_mobile.postprocess import Postprocess
@@ -194,6 +195,8 @@ class Trainer:
             if self._size(self.epoch) != self.model.config.image_size:
                 self._build(self.model.state_dict(), self.averaged.state_dict())
             loss = self._epoch(on_step or (lambda report: None))
+            if not all(bool(values.isfinite().all()) for values in self.averaged.state_dict().values()):
+                raise self._diverged("weights are not finite at the end of", "")
             metrics = self._validate() if self.rank == 0 else {}
             report = EpochReport(self.epoch, loss, metrics, str(self.model.config.image_size))
             self.figures.append({"loss": loss, "image_size": report.image_size, **report.metrics})
@@ -221,15 +224,17 @@ class Trainer:
                 group["lr"] = rate
             loss = self._step(batch, np.random.default_rng((recipe.seed, self.epoch, step, 1)))
             if not math.isfinite(loss):
-                kept = f"{self.output} holds epoch {self.epoch}" if self.epoch else "no epoch was finished"
-                raise TrainingError(
-                    f"the loss is {loss} in epoch {self.epoch + 1}, step {step + 1}; {kept}. "
-                    "Try a lower --learning-rate, or --precision fp32"
-                )
+                raise self._diverged(f"the loss is {loss} in", f", step {step + 1}")
             self._average(number)
             total += loss
             on_step(StepReport(self.epoch, step, self.steps, loss, rate))
         return total / self.steps
+
+    def _diverged(self, what: str, where: str) -> TrainingError:
+        kept = f"{self.output} holds epoch {self.epoch}" if self.epoch else "no epoch was finished"
+        return TrainingError(
+            f"{what} epoch {self.epoch + 1}{where}; {kept}. Try a lower --learning-rate, or --precision fp32"
+        )
 
     def _batches(self) -> Iterator[dict[str, Any]]:
         order = np.random.default_rng((self.recipe.seed, self.epoch)).permutation(len(self.data))
@@ -360,20 +365,24 @@ class Trainer:
         path = state_path(self.output)
         try:
             state = torch.load(path, map_location="cpu", weights_only=True)
-            identity = state["identity"]
+            if state["identity"] != self.identity:
+                raise TrainingError(
+                    f"{path} belongs to a run with other options or other data; "
+                    "give the same, or --restart to begin anew"
+                )
+            # The size of the epoch that ended; the next one may begin a phase.
+            self.epoch = state["epoch"] - 1
+            self._build(state["model"], state["averaged"])
+            self.epoch, self.phase_start, self.figures = state["epoch"], state["phase_start"], state["figures"]
+            self.optimizer.load_state_dict(state["optimizer"])
+            self.scaler.load_state_dict(state["scaler"])
+        except XFormerError:
+            raise
+        except pickle.UnpicklingError as error:
+            raise CheckpointError(f"can't resume from {path}: it is not a whole file of a run's state") from error
         except Exception as error:
-            reason = (str(error) or type(error).__name__).splitlines()[0]
+            reason = f"{type(error).__name__}: {error}".splitlines()[0]
             raise CheckpointError(f"can't resume from {path}: {reason}") from error
-        if identity != self.identity:
-            raise TrainingError(
-                f"{path} belongs to a run with other options or other data; give the same, or --restart to begin anew"
-            )
-        # The size of the epoch that ended; the next one may begin a phase.
-        self.epoch = state["epoch"] - 1
-        self._build(state["model"], state["averaged"])
-        self.epoch, self.phase_start, self.figures = state["epoch"], state["phase_start"], state["figures"]
-        self.optimizer.load_state_dict(state["optimizer"])
-        self.scaler.load_state_dict(state["scaler"])
 
 
 def _mix(images: Tensor, wanted: Tensor, recipe: Recipe, rng: np.random.Generator) -> tuple[Tensor, Tensor]:

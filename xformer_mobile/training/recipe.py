@@ -48,8 +48,8 @@ class Recipe:
     def __post_init__(self) -> None:
         positive = ("epochs", "batch_size", "learning_rate", "clip_norm")
         for name in positive:
-            if not getattr(self, name) > 0:
-                raise UsageError(f"{name} is {getattr(self, name)}; it must be above 0")
+            if not 0 < getattr(self, name) < math.inf:
+                raise UsageError(f"{name} is {getattr(self, name)}; it must be above 0, and finite")
         for name, most in (
             ("ema_decay", 1.0),
             ("label_smoothing", 1.0),
@@ -59,13 +59,14 @@ class Recipe:
             ("cutmix", math.inf),
             ("warmup_steps", math.inf),
         ):
-            if not 0 <= getattr(self, name) <= most:
-                raise UsageError(f"{name} is {getattr(self, name)}; valid: 0 to {most}")
+            if not 0 <= getattr(self, name) <= most or getattr(self, name) == math.inf:
+                valid = f"0 to {most}" if most < math.inf else "0 or more, and finite"
+                raise UsageError(f"{name} is {getattr(self, name)}; valid: {valid}")
         if self.precision not in PRECISIONS:
             raise UsageError(f"unknown precision {self.precision!r}; valid: {', '.join(PRECISIONS)}")
-        if self.start_epochs and not self.start_size:
-            raise UsageError("start_epochs is used with start_size")
-        if self.start_epochs > self.epochs:
+        if bool(self.start_epochs) != bool(self.start_size):
+            raise UsageError("start_epochs and start_size are used together; give both or neither")
+        if not 0 <= self.start_epochs <= self.epochs:
             raise UsageError(f"{self.start_epochs} start epochs of {self.epochs} epochs; valid: 0 to {self.epochs}")
 
     def rate_at(self, step: int, steps: int) -> float:

@@ -72,7 +72,7 @@ def fit_anchors(data: Dataset, size: ImageSize, *, pictures: int = 500, per_scal
     Raises:
         DataError: fewer different boxes than anchors.
     """
-    shapes = []
+    shapes = [np.zeros((0, 2))]
     for index in range(min(pictures, len(data))):
         sample = data[index]
         height, width = sample.image.shape[:2]
