@@ -13,9 +13,12 @@ import hashlib
 import io
 import json
 import math
+import os
 import pickle
+import signal
+import threading
 from collections.abc import Callable, Iterator
-from contextlib import nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -27,7 +30,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, default_collate
 
 from xformer_mobile.data.sample import Dataset
-from xformer_mobile.errors import CheckpointError, TrainingError, XFormerError
+from xformer_mobile.errors import CheckpointError, DataError, TrainingError, XFormerError
 from xformer_mobile.evaluation import evaluate, evaluator_for
 from xformer_mobile.files import state_path, write_file
 from xformer_mobile.postprocess import Postprocess
@@ -247,8 +250,10 @@ class Trainer:
             num_workers=self.workers,
             collate_fn=_collate,
             pin_memory=self.device.type == "cuda",
+            worker_init_fn=_quiet_worker,
         )
-        return iter(loader)
+        with _signals_held():
+            return iter(loader)
 
     def _step(self, batch: dict[str, Any], rng: np.random.Generator) -> float:
         """Forward, backward, update; returns the loss. The weights are left alone where it is not finite."""
@@ -314,12 +319,16 @@ class Trainer:
                 runner.run, Postprocess.of(model.config), self.validation, model.config.image_size, evaluator
             ):
                 pass
-        return evaluator.metrics()
+        with suppress(DataError):  # pictures with nothing on them to judge: no figures, and no reason to stop
+            return evaluator.metrics()
+        return {}
 
     # ---- keeping -----------------------------------------------------------------------------------------
 
     def _save(self) -> None:
-        """The checkpoint, then the state: a kill between the two loses one epoch at most."""
+        """The state, then the checkpoint: a kill between the two leaves a state that goes on."""
+        if self.epoch < self.recipe.epochs:
+            self._save_state()
         model = copy.deepcopy(self.averaged).cpu()
         if model.config.image_size != self.config.image_size:
             full = XFormer(self.config)
@@ -337,8 +346,8 @@ class Trainer:
         write_file(
             self.output, checkpoint_bytes(model, metadata={METADATA_KEY: json.dumps(description, sort_keys=True)})
         )
-        if self.epoch == self.recipe.epochs:
-            return
+
+    def _save_state(self) -> None:
         content = io.BytesIO()
         torch.save(
             {
@@ -383,6 +392,32 @@ class Trainer:
         except Exception as error:
             reason = f"{type(error).__name__}: {error}".splitlines()[0]
             raise CheckpointError(f"can't resume from {path}: {reason}") from error
+
+
+STOPS = (signal.SIGINT, signal.SIGTERM)
+
+
+def _quiet_worker(number: int) -> None:
+    """What stops the run is sent to the workers too, by a terminal. The run ends them, and says so; they are silent."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, lambda number, frame: os._exit(0))
+
+
+@contextmanager
+def _signals_held() -> Iterator[None]:
+    """A stop waits for the end of the block: workers that are started by halves complain, and inherit the handlers."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    received: list[int] = []
+    before = {number: signal.signal(number, lambda number, frame: received.append(number)) for number in STOPS}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler or signal.SIG_DFL)
+        for late in received:
+            signal.raise_signal(late)
 
 
 def _mix(images: Tensor, wanted: Tensor, recipe: Recipe, rng: np.random.Generator) -> tuple[Tensor, Tensor]:

@@ -94,7 +94,7 @@ def fit_anchors(data: Dataset, size: ImageSize, *, pictures: int = 500, per_scal
         if np.array_equal(moved, centers):
             break
         centers = moved
-    rows = centers[np.argsort(centers.prod(axis=1), kind="stable")].round(4).tolist()
+    rows = centers[np.argsort(centers.prod(axis=1), kind="stable")].round(4).clip(1e-4).tolist()
     return tuple(
         tuple((width, height) for width, height in rows[scale * per_scale : (scale + 1) * per_scale])
         for scale in range(scales)
