@@ -65,7 +65,7 @@ $(WEIGHTS)/segment-192.safetensors: $(WEIGHTS)/pretrained.safetensors
 	$(FINE_TUNE) --task segment --checkpoint $< --image-size 192 --epochs 7 --warmup-steps 100 --ema-decay 0.998 --output $@
 
 $(WEIGHTS)/xformer_s-segment.safetensors: $(WEIGHTS)/segment-192.safetensors
-	$(FINE_TUNE) --task segment --checkpoint $< --image-size 256 --epochs 10 --warmup-steps 40 --ema-decay 0.99 --half --output $@
+	$(FINE_TUNE) --task segment --checkpoint $< --image-size 256 --epochs 13 --warmup-steps 40 --ema-decay 0.99 --half --output $@
 
 $(WEIGHTS)/detect-128.safetensors: $(WEIGHTS)/pretrained.safetensors
 	$(FINE_TUNE) --task detect --checkpoint $< --image-size 128 --epochs 14 --ema-decay 0.998 --output $@

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 from pathlib import Path
 
@@ -19,7 +20,7 @@ from xformer_mobile.preprocess import preprocess
 from xformer_mobile.reference import XFormer, normalize
 from xformer_mobile.runners.pytorch import TorchRunner
 from xformer_mobile.spec import TASKS, ImageSize
-from xformer_mobile.zoo import load_reference, sample_weights
+from xformer_mobile.zoo import load_reference, one_thread, sample_weights
 
 SIZE = ImageSize(256, 256)
 
@@ -64,14 +65,15 @@ def test_they_are_the_default(task: str) -> None:
 
 
 def test_both_forms_agree(model: XFormer) -> None:
-    mobile = to_mobile(model)
+    """The reference form in float64: its own float32 rounding reaches 3e-4 on one scene (docs/sample-weights.md)."""
+    mobile, exact = to_mobile(model), copy.deepcopy(model).double()
     data = Synthetic(model.config.task, "test", PICTURES)
     worst = 0.0
     for index in range(PICTURES):
         image = Image.fromarray(data[index].image)
         pixels = torch.from_numpy(preprocess(image, SIZE, TASKS[model.config.task].resize_rule)[0].copy())
-        with torch.inference_mode():
-            pairs = zip(model(normalize(pixels)), mobile(pixels), strict=True)
+        with torch.inference_mode(), one_thread():
+            pairs = zip(exact(normalize(pixels).double()), mobile(pixels), strict=True)
             worst = max(worst, *(float((a - b).abs().max() / (a.max() - a.min())) for a, b in pairs))
     assert worst <= TOLERANCE
 
