@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ from xformer_mobile.runners.pytorch import TorchRunner
 from xformer_mobile.spec import ImageSize, ModelConfig
 from xformer_mobile.zoo import load_reference, one_thread
 
-__all__ = ["Prepared", "golden_cases", "prepare"]
+__all__ = ["Converted", "Options", "Prepared", "golden_cases", "prepare"]
 
 GOLDEN_CASES = 3
 
@@ -34,6 +34,33 @@ class Prepared:
     @property
     def config(self) -> ModelConfig:
         return self.reference.config
+
+
+@dataclass(frozen=True)
+class Options:
+    """How to convert: what every converter is given, and reads what concerns it.
+
+    ``precision`` is fp32 or fp16; ``minimum_ios`` is for Core ML, ``backend`` for ExecuTorch, ``ort_format`` for ONNX.
+    """
+
+    precision: str = "fp32"
+    minimum_ios: int = 16
+    backend: str = "xnnpack"
+    ort_format: bool = False
+
+
+@dataclass(frozen=True)
+class Converted:
+    """What a converter says of the artifact that it has written.
+
+    ``requires`` is what a runtime must support; ``input_dtype`` and ``input_layout`` are the input's inside the
+    artifact; ``graph`` is what was counted in the graph, as JSON values: it goes to the bundle's report.
+    """
+
+    requires: dict[str, Any]
+    input_dtype: str
+    input_layout: str
+    graph: dict[str, Any] = field(default_factory=dict)
 
 
 def prepare(

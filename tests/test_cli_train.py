@@ -348,7 +348,7 @@ def test_stopped_half_way_and_resumed(sent: signal.Signals, call: Call, tmp_path
         text=True,
         start_new_session=True,
     )
-    while process.poll() is None and not state.exists():
+    while process.poll() is None and not output.exists():  # written last: the state is there by then
         time.sleep(0.005)
     os.killpg(process.pid, sent)
     out, err = process.communicate(timeout=600)
