@@ -5,21 +5,24 @@ Everything happens in a staging directory beside the target. Until the last step
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import io
-from collections.abc import Callable
+import json
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from PIL import Image
 
-from xformer_export.formats import CONVERTERS, Converter, check_quantization
-from xformer_export.prepare import Prepared, golden_cases, prepare
+from xformer_export.formats import CONVERTERS, Converter, check_quantization, default_quantization
+from xformer_export.prepare import Options, Prepared, golden_cases, prepare
 from xformer_mobile import __version__
 from xformer_mobile.artifact import (
     FORMATS,
     MANIFEST,
+    REPORT,
     SCHEMA_VERSION,
     Bundle,
     GoldenCase,
@@ -28,15 +31,16 @@ from xformer_mobile.artifact import (
     describe_postprocess,
     manifest_bytes,
 )
-from xformer_mobile.errors import OutputError, ParityError
-from xformer_mobile.files import exclusive_directory, output_errors
+from xformer_mobile.chatter import chatter_to
+from xformer_mobile.errors import ConversionError, OutputError, ParityError
+from xformer_mobile.files import exclusive_directory, output_errors, tree_sha256
 from xformer_mobile.parity import Comparison, compare, run_all
 from xformer_mobile.postprocess import Postprocess
 from xformer_mobile.runners import open_runner_for_format
 from xformer_mobile.spec import ImageSize
 from xformer_mobile.zoo import count_macs, count_parameters
 
-__all__ = ["ExportRequest", "build_bundle", "bundle_name"]
+__all__ = ["ExportRequest", "build_bundle", "bundle_name", "work_directory"]
 
 Report = Callable[[str], None]
 
@@ -45,7 +49,9 @@ Report = Callable[[str], None]
 class ExportRequest:
     """What to export. What is None comes from the checkpoint, or from the task's defaults without one.
 
-    ``output`` None names the bundle after its content, in the current directory.
+    ``output`` None names the bundle after its content, in the current directory. ``minimum_ios`` and ``backend`` are
+    :class:`Options`. What the converters print goes to ``OUTPUT.work/FORMAT.log``, or to the terminal without
+    ``keep_log``.
     """
 
     formats: tuple[str, ...]
@@ -54,9 +60,12 @@ class ExportRequest:
     variant: str | None = None
     image_size: ImageSize | None = None
     labels: tuple[str, ...] | None = None
-    quantize: str = "none"
+    quantize: str | None = None
     output: Path | None = None
     verify: bool = True
+    minimum_ios: int = Options.minimum_ios
+    backend: str = Options.backend
+    keep_log: bool = True
 
 
 def build_bundle(request: ExportRequest, report: Report = lambda step: None) -> Bundle:
@@ -67,7 +76,8 @@ def build_bundle(request: ExportRequest, report: Report = lambda step: None) -> 
     Raises:
         XFormerError: whatever went wrong; then nothing was written, and an older bundle is as it was.
     """
-    precision = check_quantization(request.quantize)
+    precision = check_quantization(request.quantize or default_quantization(request.formats))
+    options = Options(precision, request.minimum_ios, request.backend)
     if request.output is not None:
         _check_target(request.output)
 
@@ -83,21 +93,24 @@ def build_bundle(request: ExportRequest, report: Report = lambda step: None) -> 
     _check_target(target)
 
     with exclusive_directory(target) as staging:
-        converters = [CONVERTERS[name] for name in request.formats]
-        artifacts = []
-        for converter in converters:
-            report(f"convert to {converter.format}")
-            artifacts.append(_write_artifact(converter, prepared, staging))
+        artifacts, graphs = [], {}
+        for name in request.formats:
+            report(f"convert to {name}")
+            with _logged(target, name, request.keep_log):
+                entry, graphs[name] = _write_artifact(CONVERTERS[name], prepared, options, staging)
+            artifacts.append(entry)
         report("run the reference model")
         golden = golden_cases(prepared.reference)
         manifest = _manifest(prepared, precision, artifacts, _write_golden(golden, staging))
+        manifest["report"] = {"file": REPORT, "sha256": _write(staging / REPORT, _report(graphs))}
         _write(staging / MANIFEST, manifest_bytes(manifest))
         if request.verify:
             written = Bundle.open(staging)
             cases = written.golden()
             for name in request.formats:
                 report(f"verify {name}")
-                manifest["parity"][name] = _verify(written, name, cases).as_json()
+                with _logged(target, f"{name}-verify", request.keep_log):
+                    manifest["parity"][name] = _verify(written, name, cases).as_json()
             _write(staging / MANIFEST, manifest_bytes(manifest))
         report("put the bundle in place")
     return Bundle.open(target)
@@ -132,20 +145,56 @@ def _write(path: Path, content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()
 
 
-def _write_artifact(converter: Converter, prepared: Prepared, staging: Path) -> dict[str, Any]:
-    """Convert to one format; returns its entry in the manifest."""
-    content = converter.convert(prepared)
+@contextlib.contextmanager
+def _logged(target: Path, name: str, keep_log: bool) -> Iterator[None]:
+    """What is printed in the block goes to a log of its own; an error says where that is."""
+    if not keep_log:
+        yield
+        return
+    log = work_directory(target) / f"{name}.log"
+    with output_errors(log):
+        log.parent.mkdir(exist_ok=True)
+    try:
+        with chatter_to(log):
+            yield
+    except ConversionError as error:
+        if not log.stat().st_size:
+            raise
+        raise ConversionError(f"{error}; what the converter printed is in {log}") from error
+    finally:
+        if not log.stat().st_size:
+            log.unlink()
+            with contextlib.suppress(OSError):  # other formats' logs are there
+                log.parent.rmdir()
+
+
+def work_directory(target: Path) -> Path:
+    """Where the logs of making the bundle ``target`` are."""
+    return target.with_name(f"{target.name}.work")
+
+
+def _write_artifact(
+    converter: Converter, prepared: Prepared, options: Options, staging: Path
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Convert to one format; returns its entry in the manifest, and what was counted in its graph."""
     name = FORMATS[converter.format]
-    return {
+    converted = converter.convert(prepared, options, staging / name)
+    files = [file for file in (staging / name, *(staging / name).rglob("*")) if file.is_file()]
+    entry = {
         "format": converter.format,
         "file": name,
-        "sha256": _write(staging / name, content),
-        "size_bytes": len(content),
-        "input_dtype": converter.input_dtype,
-        "input_layout": converter.input_layout,
-        "requires": converter.requires,
+        "sha256": tree_sha256(staging / name),
+        "size_bytes": sum(file.stat().st_size for file in files),
+        "input_dtype": converted.input_dtype,
+        "input_layout": converted.input_layout,
+        "requires": converted.requires,
         "tools": converter.tool_versions(),
     }
+    return entry, converted.graph
+
+
+def _report(graphs: dict[str, dict[str, Any]]) -> bytes:
+    return (json.dumps({"graphs": graphs}, indent=2, ensure_ascii=False, allow_nan=False) + "\n").encode()
 
 
 def _write_golden(cases: list[GoldenCase], staging: Path) -> list[dict[str, Any]]:

@@ -5,17 +5,24 @@ from __future__ import annotations
 import importlib.metadata
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Any
+from pathlib import Path
 
-from xformer_export import to_onnx
-from xformer_export.prepare import Prepared
+from xformer_export import to_coreml, to_executorch, to_onnx, to_tflite
+from xformer_export.prepare import Converted, Options, Prepared
 from xformer_mobile.artifact import FORMATS
 from xformer_mobile.errors import UnavailableError
 from xformer_mobile.spec import lookup
 
-__all__ = ["CONVERTERS", "QUANTIZATIONS", "Converter", "check_quantization", "parse_formats"]
+__all__ = [
+    "CONVERTERS",
+    "QUANTIZATIONS",
+    "Converter",
+    "check_quantization",
+    "default_quantization",
+    "parse_formats",
+]
 
-QUANTIZATIONS = {"none": "fp32", "fp16": None, "int8": None, "int8-weights": None, "auto": None}
+QUANTIZATIONS = {"none": "fp32", "fp16": "fp16", "int8": None, "int8-weights": None, "auto": None}
 """Each recipe and the precision of its bundle; None where the recipe is not built yet."""
 
 
@@ -23,18 +30,17 @@ QUANTIZATIONS = {"none": "fp32", "fp16": None, "int8": None, "int8-weights": Non
 class Converter:
     """How a format is written.
 
-    ``convert`` returns the artifact's bytes; ``requires`` is what a runtime must support; ``input_layout`` is
-    the input's inside the artifact; ``tools`` are the distributions whose versions the manifest records;
-    ``imports`` are the modules that converting and verifying load.
+    ``convert`` writes the artifact and returns what there is to say of it; ``tools`` are the distributions whose
+    versions the manifest records; ``imports`` are the modules that converting and verifying load, which the extra
+    ``extra`` brings; ``in_all`` is whether ``--format all`` means it too.
     """
 
     format: str
-    convert: Callable[[Prepared], bytes]
-    requires: dict[str, Any]
-    input_dtype: str
-    input_layout: str
+    convert: Callable[[Prepared, Options, Path], Converted]
+    extra: str
     tools: tuple[str, ...]
     imports: tuple[str, ...]
+    in_all: bool = True
 
     def tool_versions(self) -> dict[str, str]:
         """The installed versions of the tools, by name."""
@@ -47,33 +53,61 @@ CONVERTERS = {
         Converter(
             "onnx",
             to_onnx.convert,
-            {"opset": to_onnx.OPSET},
-            "uint8",
-            "NHWC",
+            "onnx",
             ("torch", "onnx", "onnxscript", "onnxsim"),
             ("torch._dynamo", "torch.onnx", "onnx", "onnxscript", "onnxsim", "onnxruntime"),
+        ),
+        Converter(
+            "ort",
+            to_onnx.convert_to_ort,
+            "onnx",
+            ("torch", "onnx", "onnxscript", "onnxsim", "onnxruntime"),
+            ("torch._dynamo", "torch.onnx", "onnx", "onnxscript", "onnxsim", "onnxruntime"),
+            in_all=False,
+        ),
+        Converter(
+            "coreml",
+            to_coreml.convert,
+            "coreml",
+            ("torch", "coremltools"),
+            ("torch._dynamo", "coremltools"),
+        ),
+        Converter(
+            "tflite",
+            to_tflite.convert,
+            "tflite",
+            ("torch", "litert-torch", "ai-edge-litert"),
+            ("torch._dynamo", "litert_torch", "ai_edge_litert.interpreter"),
+        ),
+        Converter(
+            "executorch",
+            to_executorch.convert,
+            "executorch",
+            ("torch", "executorch"),
+            ("torch._dynamo", "executorch.exir", "executorch.runtime"),
         ),
     )
 }
 
 
 def parse_formats(names: Iterable[str]) -> tuple[str, ...]:
-    """The formats that are asked for, once each, in the order of FORMATS; ``all`` is all that can be written.
+    """The formats that are asked for, once each, in the order of FORMATS; ``all`` is one a platform.
 
     Raises:
         UsageError: an unknown format.
-        UnavailableError: a format that is not built yet.
     """
     asked = {name.strip() for name in names}
     known = {**dict.fromkeys(FORMATS), "all": None}
     for name in sorted(asked):
         lookup("format", name, known)
     if "all" in asked:
-        asked = (asked - {"all"}) | set(CONVERTERS)
-    for name in FORMATS:
-        if name in asked and name not in CONVERTERS:
-            raise UnavailableError(f"format {name!r} is not built yet; this version writes: {', '.join(CONVERTERS)}")
+        asked = (asked - {"all"}) | {name for name, converter in CONVERTERS.items() if converter.in_all}
     return tuple(name for name in FORMATS if name in asked)
+
+
+def default_quantization(formats: Iterable[str]) -> str:
+    """The recipe where none is asked for: fp16 for Core ML by itself, whose fp32 the Neural Engine does not run."""
+    return "fp16" if set(formats) == {"coreml"} else "none"
 
 
 def check_quantization(name: str) -> str:

@@ -6,7 +6,7 @@ from collections import Counter
 
 from xformer_mobile.errors import ConversionError
 
-__all__ = ["ALLOWED_OPS", "MAX_RANK", "check_graph"]
+__all__ = ["ALLOWED_OPS", "MAX_RANK", "TRANSPOSES", "check_graph", "check_ops", "check_transposes"]
 
 MAX_RANK = 4
 """The largest tensor rank in any artifact: GPU delegates take no more."""
@@ -38,8 +38,80 @@ ALLOWED_OPS: dict[str, frozenset[str]] = {
             "Concat",
             "Resize",
         }
-    )
+    ),
+    # No transpose: XFA's are arguments of its matmuls.
+    "coreml": frozenset(
+        {
+            # compute
+            "conv",
+            "linear",
+            "matmul",
+            "add",
+            "sub",
+            "mul",
+            "sigmoid",
+            "silu",
+            "gelu",
+            "softmax",
+            "avg_pool",
+            "reduce_mean",
+            # LayerNorm over channels and L2 normalisation
+            "layer_norm",
+            "maximum",
+            "rsqrt",
+            # layout
+            "cast",
+            "reshape",
+            "concat",
+            "upsample_bilinear",
+            "upsample_nearest_neighbor",
+            # a classifier's labels
+            "classify",
+        }
+    ),
+    "tflite": frozenset(
+        {
+            # compute
+            "CONV_2D",
+            "DEPTHWISE_CONV_2D",
+            "ADD",
+            "SUB",
+            "MUL",
+            "LOGISTIC",
+            "GELU",
+            "AVERAGE_POOL_2D",
+            # LayerNorm over channels, global pooling and L2 normalization
+            "MEAN",
+            "MAXIMUM",
+            "RSQRT",
+            # bytes and stored float16 to float32
+            "DEQUANTIZE",
+            # layout
+            "PAD",
+            "RESHAPE",
+            "TRANSPOSE",
+            "CONCATENATION",
+            "RESIZE_BILINEAR",
+        }
+    ),
+    # Outside the delegate: the cast from bytes and the copies at its border. Whatever computes is inside.
+    "executorch": frozenset({"dim_order_ops._to_dim_order_copy"}),
 }
+
+TRANSPOSES = {"tflite": {"classify": 6, "detect": 9, "segment": 7}}
+"""The most transposes in a target's graph, by task: into and out of three XF stages, and each map's own layout."""
+
+
+def check_ops(target: str, ops: Counter[str]) -> None:
+    """Hold a graph's ops to its target's allow-list.
+
+    Raises:
+        ConversionError: an op that is not allowed, with the list of them.
+    """
+    foreign = {op: count for op, count in ops.items() if op not in ALLOWED_OPS[target]}
+    if foreign:
+        listed = ", ".join(f"{count} {op}" for op, count in sorted(foreign.items()))
+        raise ConversionError(f"the {target} graph has ops outside its allow-list: {listed}")
 
 
 def check_graph(target: str, ops: Counter[str], ranks: dict[str, int]) -> None:
@@ -53,11 +125,20 @@ def check_graph(target: str, ops: Counter[str], ranks: dict[str, int]) -> None:
     Raises:
         ConversionError: an op or a rank that is not allowed, with the list of them.
     """
-    foreign = {op: count for op, count in ops.items() if op not in ALLOWED_OPS[target]}
-    if foreign:
-        listed = ", ".join(f"{count} {op}" for op, count in sorted(foreign.items()))
-        raise ConversionError(f"the {target} graph has ops outside its allow-list: {listed}")
+    check_ops(target, ops)
     deep = {name: rank for name, rank in ranks.items() if rank > MAX_RANK}
     if deep:
         listed = ", ".join(f"{name} (rank {rank})" for name, rank in sorted(deep.items())[:5])
         raise ConversionError(f"the {target} graph has tensors above rank {MAX_RANK}: {listed}")
+
+
+def check_transposes(target: str, task: str, count: int) -> int:
+    """Hold a graph to its budget of transposes; returns their number.
+
+    Raises:
+        ConversionError: there are more of them.
+    """
+    most = TRANSPOSES[target][task]
+    if count > most:
+        raise ConversionError(f"the {target} graph has {count} transposes; {task} takes at most {most}")
+    return count

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from xformer_mobile.artifact import GoldenCase
+from xformer_mobile import __version__
+from xformer_mobile.artifact import GoldenCase, describe_input
 from xformer_mobile.errors import CheckpointError
 from xformer_mobile.mobile import MobileXFormer, to_mobile
 from xformer_mobile.patterns import golden_picture
@@ -15,7 +17,9 @@ from xformer_mobile.runners.pytorch import TorchRunner
 from xformer_mobile.spec import ImageSize, ModelConfig
 from xformer_mobile.zoo import load_reference, one_thread
 
-__all__ = ["Converted", "Options", "Prepared", "golden_cases", "prepare"]
+__all__ = ["PRODUCER", "Converted", "Options", "Prepared", "golden_cases", "metadata_of", "prepare"]
+
+PRODUCER = "xformer-mobile"
 
 GOLDEN_CASES = 3
 
@@ -40,13 +44,12 @@ class Prepared:
 class Options:
     """How to convert: what every converter is given, and reads what concerns it.
 
-    ``precision`` is fp32 or fp16; ``minimum_ios`` is for Core ML, ``backend`` for ExecuTorch, ``ort_format`` for ONNX.
+    ``precision`` is fp32 or fp16; ``minimum_ios`` is for Core ML, ``backend`` for ExecuTorch.
     """
 
     precision: str = "fp32"
     minimum_ios: int = 16
     backend: str = "xnnpack"
-    ort_format: bool = False
 
 
 @dataclass(frozen=True)
@@ -74,6 +77,19 @@ def prepare(
     """Load the reference model and rewrite it; see :func:`load_reference`."""
     model, weights = load_reference(checkpoint, task=task, variant=variant, image_size=image_size, labels=labels)
     return Prepared(model, to_mobile(model), weights)
+
+
+def metadata_of(prepared: Prepared) -> dict[str, str]:
+    """What every artifact says of itself in its format's own metadata, as strings by name."""
+    config = prepared.config
+    return {
+        "generator": f"{PRODUCER} {__version__}",
+        "task": config.task,
+        "variant": config.variant.name,
+        "labels": json.dumps(config.labels, ensure_ascii=False),
+        "input": json.dumps(describe_input(config), ensure_ascii=False, sort_keys=True),
+        "weights": json.dumps(prepared.weights, sort_keys=True),
+    }
 
 
 def golden_cases(model: XFormer) -> list[GoldenCase]:

@@ -10,29 +10,36 @@ import contextlib
 import importlib
 import json
 import logging
+import tempfile
 import warnings
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
 
 from xformer_export.op_rules import check_graph
-from xformer_export.prepare import Prepared
+from xformer_export.ort_format import canonical
+from xformer_export.prepare import PRODUCER, Converted, Options, Prepared, metadata_of
+from xformer_export.program import conversion_errors, export_program
 from xformer_mobile import __version__
-from xformer_mobile.artifact import INPUT_NAME, describe_input
+from xformer_mobile.artifact import FORMATS, INPUT_NAME
 from xformer_mobile.errors import ConversionError
+from xformer_mobile.files import output_errors
+from xformer_mobile.mobile import ChannelNorm
 from xformer_mobile.optional import require
 
-__all__ = ["OPSET", "convert", "metadata_of"]
+__all__ = ["OPSET", "convert", "convert_to_ort"]
 
 OPSET = 18
 
-PRODUCER = "xformer-mobile"
+KEPT_IN_FP32 = ("ReduceMean", "GlobalAveragePool", "AveragePool")
+"""Reductions of an fp16 graph that stay in fp32, with all of LayerNorm."""
 
 
-def convert(prepared: Prepared) -> bytes:
-    """Convert the mobile form; returns the bytes of the .onnx file. Same weights, same versions, same bytes.
+def convert(prepared: Prepared, options: Options, path: Path) -> Converted:
+    """Convert the mobile form and write ``path``, a .onnx file. Same weights, same versions, same bytes.
 
     Raises:
         ConversionError: the exporter or the simplifier failed, or the graph leaves the allowed ops.
@@ -49,27 +56,55 @@ def convert(prepared: Prepared) -> bytes:
         raise ConversionError(f"onnxsim failed: {error}") from error
     if not same:
         raise ConversionError("onnxsim changed what the graph computes")
+    if options.precision == "fp16":
+        model = _to_half(prepared, model)
     model = _clean(onnx, prepared, model)
     try:
         onnx.checker.check_model(model, full_check=True)
     except onnx.checker.ValidationError as error:
         raise ConversionError(f"the ONNX checker refuses the graph: {str(error).splitlines()[0]}") from error
-    check_graph("onnx", Counter(node.op_type for node in model.graph.node), _ranks(onnx, model))
+    ops = Counter(node.op_type for node in model.graph.node)
+    check_graph("onnx", ops, _ranks(onnx, model))
     content: bytes = model.SerializeToString(deterministic=True)
-    return content
+    with output_errors(path.name):
+        path.write_bytes(content)
+    graph = {"ops": dict(sorted(ops.items())), "mobile_usability": _mobile_usability(path)}
+    return Converted({"opset": OPSET}, "uint8", "NHWC", graph)
 
 
-def metadata_of(prepared: Prepared) -> dict[str, str]:
-    """What the artifact says of itself, as ONNX ``metadata_props``."""
-    config = prepared.config
-    return {
-        "generator": f"{PRODUCER} {__version__}",
-        "task": config.task,
-        "variant": config.variant.name,
-        "labels": json.dumps(config.labels, ensure_ascii=False),
-        "input": json.dumps(describe_input(config), ensure_ascii=False, sort_keys=True),
-        "weights": json.dumps(prepared.weights, sort_keys=True),
-    }
+def convert_to_ort(prepared: Prepared, options: Options, path: Path) -> Converted:
+    """Write ``path``, a .ort file: the same graph in the format that ONNX Runtime's reduced builds read.
+
+    It is made from the model.onnx beside it, or from one that is made for it. Graph optimizations that suit any
+    machine are done (ONNX Runtime's level "basic"); those for one kind of CPU are left to the phone.
+
+    Raises:
+        ConversionError: see :func:`convert`; ONNX Runtime can't save the graph.
+    """
+    ort = require("onnxruntime", extra="onnx")
+    with tempfile.TemporaryDirectory(dir=path.parent) as folder:
+        source = path.with_name(FORMATS["onnx"])
+        if not source.is_file():
+            source = Path(folder) / FORMATS["onnx"]
+            convert(prepared, options, source)
+        settings = ort.SessionOptions()
+        settings.log_severity_level = 3
+        settings.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_BASIC
+        settings.optimized_model_filepath = str(path)
+        settings.add_session_config_entry("session.save_model_format", "ORT")
+        try:
+            ort.InferenceSession(str(source), settings, providers=["CPUExecutionProvider"])
+            content = canonical(path.read_bytes())
+        except Exception as error:  # ONNX Runtime's exceptions have no common base of their own
+            raise ConversionError(f"ONNX Runtime can't save the graph: {str(error).splitlines()[0][:200]}") from error
+    with output_errors(path.name):
+        path.write_bytes(content)
+    return Converted({"opset": OPSET, "onnxruntime": _release(ort.__version__)}, "uint8", "NHWC")
+
+
+def _release(version: str) -> str:
+    """Major.minor: the oldest ONNX Runtime that surely reads a .ort file which this version wrote."""
+    return ".".join(version.split(".")[:2])
 
 
 def _export(prepared: Prepared) -> Any:
@@ -77,10 +112,10 @@ def _export(prepared: Prepared) -> Any:
     size = prepared.config.image_size
     example = torch.zeros(1, size.height, size.width, 3, dtype=torch.uint8)
     with _quiet():
-        try:
+        traced = export_program(prepared.mobile, (example,), None)
+        with conversion_errors("the ONNX exporter", traced):
             program = torch.onnx.export(
-                prepared.mobile,
-                (example,),
+                traced,
                 input_names=[INPUT_NAME],
                 output_names=list(prepared.config.output_shapes()),
                 opset_version=OPSET,
@@ -88,8 +123,6 @@ def _export(prepared: Prepared) -> Any:
                 verbose=False,
                 custom_translation_table=_translations(),
             )
-        except Exception as error:  # the exporter raises whatever its passes raise
-            raise ConversionError(f"torch.onnx.export failed: {_root_cause(error)}") from error
     assert program is not None
     for node in program.model.graph:
         # The module's path in front of each name, where a reader of the graph looks for it.
@@ -97,13 +130,6 @@ def _export(prepared: Prepared) -> Any:
         path = json.loads(scopes.replace("'", '"'))[-2] if scopes else ""
         node.name = f"{path}/{node.name}" if path else node.name
     return program.model_proto
-
-
-def _root_cause(error: BaseException) -> str:
-    """The innermost error on one line: the exporter wraps it in pages of advice."""
-    while error.__cause__ is not None:
-        error = error.__cause__
-    return f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
 
 
 def _translations() -> dict[Any, Any]:
@@ -129,6 +155,43 @@ def _quiet() -> Iterator[None]:
             yield
     finally:
         logger.setLevel(level)
+
+
+def _to_half(prepared: Prepared, model: Any) -> Any:
+    """The graph in fp16 but for what would overflow or lose its digits there; the outputs stay float32."""
+    float16 = require("onnxruntime.transformers.float16", extra="onnx")
+    onnx_model = require("onnxruntime.transformers.onnx_model", extra="onnx")
+    norms = tuple(f"{path}/" for path, module in prepared.mobile.named_modules() if isinstance(module, ChannelNorm))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # the converter tells of each weight that fp16 rounds to another number
+        half = float16.convert_float_to_float16(
+            model,
+            keep_io_types=True,
+            op_block_list=list(KEPT_IN_FP32),
+            node_block_list=[node.name for node in model.graph.node if node.name.startswith(norms)],
+        )
+    # Its casts are at the end of the graph, and one for each reader of a tensor, under one name.
+    casts = {node.output[0]: node for node in half.graph.node}
+    for node in [node for node in half.graph.node if casts[node.output[0]] is not node]:
+        half.graph.node.remove(node)
+    onnx_model.OnnxModel.graph_topological_sort(half.graph, is_deterministic=True)
+    return half
+
+
+def _mobile_usability(path: Path) -> list[str]:
+    """What ONNX Runtime's own check of a model for mobile execution providers says, line by line.
+
+    It goes by the kinds of op: whether the CPU, NNAPI or Core ML provider is the better choice on a phone, only a
+    measurement on one can tell.
+    """
+    checker = require("onnxruntime.tools.mobile_helpers.usability_checker", extra="onnx")
+    lines: list[str] = []
+    handler = logging.Handler()
+    handler.emit = lambda record: lines.append(record.getMessage())  # type: ignore[method-assign]
+    logger = logging.Logger("usability", logging.INFO)
+    logger.addHandler(handler)
+    checker.analyze_model(path, logger=logger)
+    return [line.strip() for line in lines[1:] if line.strip(" =-")]  # the first has the path
 
 
 def _clean(onnx: Any, prepared: Prepared, model: Any) -> Any:

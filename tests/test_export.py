@@ -15,9 +15,9 @@ import pytest
 import torch
 
 from xformer_export import ExportRequest, build_bundle, bundle, to_onnx
-from xformer_export.formats import check_quantization, parse_formats
+from xformer_export.formats import check_quantization, default_quantization, parse_formats
 from xformer_export.op_rules import ALLOWED_OPS, MAX_RANK, check_graph
-from xformer_export.prepare import Prepared, prepare
+from xformer_export.prepare import Options, Prepared, prepare
 from xformer_mobile.artifact import Bundle
 from xformer_mobile.errors import (
     CheckpointError,
@@ -38,9 +38,14 @@ def _prepared(task: str = "classify") -> Prepared:
     return prepare(None, task=task, variant="xformer_xxs", image_size=SMALL)
 
 
+def _convert(prepared: Prepared, folder: Path, precision: str = "fp32") -> onnx.ModelProto:
+    to_onnx.convert(prepared, Options(precision), folder / "model.onnx")
+    return onnx.load(folder / "model.onnx")
+
+
 @pytest.fixture(scope="module")
-def graphs() -> dict[str, onnx.ModelProto]:
-    return {task: onnx.load_from_string(to_onnx.convert(_prepared(task))) for task in TASKS}
+def graphs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, onnx.ModelProto]:
+    return {task: _convert(_prepared(task), tmp_path_factory.mktemp(task)) for task in TASKS}
 
 
 @pytest.mark.parametrize("task", TASKS)
@@ -148,15 +153,21 @@ class _Unfolded(torch.nn.Module):
         return (x.reshape(1, 4, -1).mean(-1),)
 
 
-def test_converter_refuses_a_model_that_leaves_the_rules() -> None:
+def test_converter_refuses_a_model_that_leaves_the_rules(tmp_path: Path) -> None:
     prepared = _prepared()
     broken = Prepared(prepared.reference, _Unfolded(prepared.config), prepared.weights)  # type: ignore[arg-type]
     with pytest.raises(ConversionError, match="rank 6"):
-        to_onnx.convert(broken)
+        to_onnx.convert(broken, Options(), tmp_path / "model.onnx")
+    assert not list(tmp_path.iterdir())
 
 
-def test_two_conversions_are_byte_identical() -> None:
-    assert to_onnx.convert(_prepared()) == to_onnx.convert(_prepared())
+@pytest.mark.parametrize("precision", ["fp32", "fp16"])
+def test_two_conversions_are_byte_identical(precision: str, tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        _convert(_prepared(), tmp_path / name, precision)
+        to_onnx.convert_to_ort(_prepared(), Options(precision), tmp_path / name / "model.ort")
+    assert _files(tmp_path / "a") == _files(tmp_path / "b")
 
 
 def _files(path: Path) -> dict[str, bytes]:
@@ -261,7 +272,12 @@ def test_artifact_reads_back_and_runs_at_another_size(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("names", "expected"),
-    [(["onnx"], ("onnx",)), (["all"], ("onnx",)), (["onnx", "all", "onnx"], ("onnx",)), ([" onnx "], ("onnx",))],
+    [
+        (["onnx"], ("onnx",)),
+        (["all"], ("onnx", "coreml", "tflite", "executorch")),
+        (["onnx", "all", "onnx", "ort"], ("onnx", "ort", "coreml", "tflite", "executorch")),
+        ([" tflite ", "onnx"], ("onnx", "tflite")),
+    ],
     ids=str,
 )
 def test_formats_that_can_be_written(names: list[str], expected: tuple[str, ...]) -> None:
@@ -273,8 +289,6 @@ def test_formats_that_can_be_written(names: list[str], expected: tuple[str, ...]
     [
         (["tfilte"], UsageError, r"unknown format 'tfilte' \(did you mean 'tflite'\?\); valid: onnx, coreml"),
         (["onnx", ""], UsageError, "unknown format ''"),
-        (["coreml"], UnavailableError, "'coreml' is not built yet; this version writes: onnx"),
-        (["onnx", "tflite"], UnavailableError, "'tflite' is not built yet"),
     ],
     ids=str,
 )
@@ -285,6 +299,9 @@ def test_formats_that_can_not(names: list[str], kind: type[Exception], message: 
 
 def test_recipes() -> None:
     assert check_quantization("none") == "fp32"
+    assert check_quantization("fp16") == "fp16"
+    assert default_quantization(("coreml",)) == "fp16"
+    assert default_quantization(("onnx", "coreml")) == "none"
     with pytest.raises(UnavailableError, match="'int8' is not built yet"):
         check_quantization("int8")
     with pytest.raises(UsageError, match="unknown quantization 'int4'"):

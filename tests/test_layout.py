@@ -18,7 +18,7 @@ PACKAGES = {"xformer_mobile": ROOT / "xformer_mobile", "xformer_export": ROOT / 
 
 LAYERS = (
     ("errors", "spec"),
-    ("files", "layers", "mobile", "optional", "patterns", "postprocess", "preprocess", "reference", "weights", "zoo"),
+    ("chatter", "files", "layers", "mobile", "optional", "patterns", "postprocess", "preprocess", "reference", "weights", "zoo"),
     ("artifact", "runners"),
     ("data", "drawing", "parity"),
     ("evaluation",),
@@ -31,6 +31,7 @@ LAYERS = (
 LIGHT = (
     "",
     ".artifact",
+    ".chatter",
     ".data",
     ".evaluation",
     ".runners",
@@ -48,6 +49,11 @@ HEAVY = (
     "onnxruntime",
     "onnxscript",
     "onnxsim",
+    "ai_edge_litert",
+    "coremltools",
+    "executorch",
+    "litert_torch",
+    "tensorflow",
     "safetensors",
     "matplotlib",
     "pycocotools",

@@ -38,6 +38,7 @@ __all__ = [
     "FORMATS",
     "INPUT_NAME",
     "MANIFEST",
+    "REPORT",
     "SCHEMA_VERSION",
     "Artifact",
     "Bundle",
@@ -48,15 +49,22 @@ __all__ = [
     "manifest_bytes",
 ]
 
-SCHEMA_VERSION = "1.0"
+SCHEMA_VERSION = "1.1"
 MANIFEST = "manifest.json"
+REPORT = "report.json"
 MAX_MANIFEST_BYTES = 16 * 2**20
 LARGEST_NUMBER = 1e30
 """No number in a manifest is larger; it fits a float32."""
 
 INPUT_NAME = "image"
 
-FORMATS = {"onnx": "model.onnx", "coreml": "model.mlpackage", "tflite": "model.tflite", "executorch": "model.pte"}
+FORMATS = {
+    "onnx": "model.onnx",
+    "ort": "model.ort",
+    "coreml": "model.mlpackage",
+    "tflite": "model.tflite",
+    "executorch": "model.pte",
+}
 """Every format that a bundle may hold, and the artifact's name in it."""
 
 DIRECTORY_FORMATS = frozenset({"coreml"})

@@ -397,7 +397,7 @@ class MobileBackbone(nn.Module):
     mean: Tensor
 
     def forward(self, image: Tensor) -> tuple[Tensor, ...]:
-        x = image.permute(0, 3, 1, 2).float() - self.mean  # (1, 3, H, W)
+        x = image.permute(0, 3, 1, 2).to(self.mean.dtype) - self.mean  # (1, 3, H, W)
         features = [self.stage2(self.stage1(self.stem(x)))]
         for stage in self.stages:
             features.append(stage(features[-1]))

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import astuple, dataclass, replace
+from dataclasses import asdict, astuple, dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -35,23 +35,30 @@ class Tolerance:
     """What an artifact of one precision must keep.
 
     ``relative_max``: largest difference as a share of the reference output's range, on the worst picture.
+    ``snr_db``: smallest signal-to-noise ratio, over all pictures together.
     ``agreement``: share of the task's own results that must agree.
     """
 
-    relative_max: float
-    agreement: float
+    relative_max: float = math.inf
+    snr_db: float = -math.inf
+    agreement: float = 0.0
+
+    def as_json(self) -> dict[str, float]:
+        """What is bounded, by name."""
+        return {name: value for name, value in asdict(self).items() if math.isfinite(value)}
 
 
-TOLERANCES = {"fp32": Tolerance(relative_max=1e-4, agreement=1.0)}
+TOLERANCES = {"fp32": Tolerance(relative_max=1e-4, agreement=1.0), "fp16": Tolerance(snr_db=40.0, agreement=0.995)}
 
 
 @dataclass(frozen=True)
 class OutputComparison:
-    """One output over all pictures: the worst picture's figure of each kind.
+    """One output over all pictures.
 
-    ``max_abs`` and ``mean_abs`` in the output's own unit; ``relative_max`` as a share of the reference's range over
-    all pictures (of its largest magnitude, where all its values are the same);
-    ``snr_db`` is 10 log10 of the reference's power over the difference's (infinite where they are equal).
+    ``max_abs`` and ``mean_abs`` in the output's own unit, ``relative_max`` as a share of the reference's range over
+    all pictures (of its largest magnitude, where all its values are the same): the worst picture's.
+    ``snr_db`` is 10 log10 of the reference's power over the difference's, both over all pictures (infinite where they
+    are equal); ``worst_snr_db`` that of the worst picture.
     """
 
     name: str
@@ -59,6 +66,7 @@ class OutputComparison:
     mean_abs: float
     relative_max: float
     snr_db: float
+    worst_snr_db: float
 
     def as_json(self) -> dict[str, float | None]:
         """The figures by name; one that is not finite is None, as JSON has no such numbers."""
@@ -67,6 +75,7 @@ class OutputComparison:
             "mean_abs": self.mean_abs,
             "relative_max": self.relative_max,
             "snr_db": self.snr_db,
+            "worst_snr_db": self.worst_snr_db,
         }
         return {name: value if math.isfinite(value) else None for name, value in figures.items()}
 
@@ -99,17 +108,19 @@ class Comparison:
 
     def keeps(self, output: OutputComparison) -> bool:
         """Whether an output is within the tolerance; NaN is not."""
-        return output.relative_max <= self.tolerance.relative_max
+        return output.relative_max <= self.tolerance.relative_max and output.snr_db >= self.tolerance.snr_db
 
     def misses(self) -> list[str]:
         """One sentence for each tolerance that is not kept."""
-        found = [
-            f"{output.name} differs by {output.relative_max:.2e} of its range, "
-            f"{self.tolerance.relative_max:.0e} is allowed"
-            for output in self.outputs
-            if not self.keeps(output)
-        ]
-        if not self.agreement.share >= self.tolerance.agreement:  # so that NaN is a miss
+        found = []
+        for output in self.outputs:
+            if not output.relative_max <= self.tolerance.relative_max:  # so that NaN is a miss
+                allowed = f"{self.tolerance.relative_max:.0e} is allowed"
+                found.append(f"{output.name} differs by {output.relative_max:.2e} of its range, {allowed}")
+            if not output.snr_db >= self.tolerance.snr_db:
+                needed = f"{self.tolerance.snr_db:.0f} dB needed"
+                found.append(f"{output.name} has a signal-to-noise ratio of {output.snr_db:.1f} dB; {needed}")
+        if not self.agreement.share >= self.tolerance.agreement:  # NaN again
             found.append(f"{self.agreement.name} is {self.agreement.share:.2%}; {self.tolerance.agreement:.2%} needed")
         return found
 
@@ -118,7 +129,7 @@ class Comparison:
             "engine": self.engine,
             "images": self.images,
             "passed": bool(self),
-            "tolerance": {"relative_max": self.tolerance.relative_max, "agreement": self.tolerance.agreement},
+            "tolerance": self.tolerance.as_json(),
             "outputs": {output.name: output.as_json() for output in self.outputs},
             "agreement": {"name": self.agreement.name, "share": self.agreement.share},
         }
@@ -156,7 +167,8 @@ def compare(
                 max_abs=_worst(np.abs(a - b).max() for a, b in pairs),
                 mean_abs=_worst(np.abs(a - b).mean() for a, b in pairs),
                 relative_max=_worst(_ratio(np.abs(a - b).max(), span) for a, b in pairs),
-                snr_db=-_worst(-_snr_db(a, b) for a, b in pairs),
+                snr_db=_snr_db(pairs),
+                worst_snr_db=-_worst(-_snr_db([pair]) for pair in pairs),
             )
         )
     agreement = AGREEMENTS[postprocess.task](reference, found, postprocess)
@@ -180,9 +192,9 @@ def _ratio(difference: float, span: float) -> float:
     return float(difference / span) if span else math.inf
 
 
-def _snr_db(reference: npt.NDArray[np.float64], found: npt.NDArray[np.float64]) -> float:
-    noise = float(np.square(reference - found).sum())
-    signal = float(np.square(reference).sum())
+def _snr_db(pairs: Sequence[tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]]) -> float:
+    noise = float(sum(np.square(reference - found).sum() for reference, found in pairs))
+    signal = float(sum(np.square(reference).sum() for reference, _ in pairs))
     if noise == 0:
         return math.inf
     return 10 * math.log10(signal / noise) if signal and math.isfinite(noise) else -math.inf

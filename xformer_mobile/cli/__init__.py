@@ -12,6 +12,7 @@ from typing import NoReturn
 __all__ = [
     "check_interrupt",
     "deferred_interrupt",
+    "doctor_main",
     "eval_main",
     "export_main",
     "predict_main",
@@ -26,6 +27,11 @@ _received: list[int] = []
 
 _deferring: list[bool] = []
 """Not empty while a stop has to wait."""
+
+
+def doctor_main() -> NoReturn:
+    """``xformer-doctor``."""
+    _main("doctor")
 
 
 def eval_main() -> NoReturn:

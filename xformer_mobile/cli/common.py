@@ -12,6 +12,7 @@ import io
 import json
 import os
 import sys
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar
@@ -29,6 +30,7 @@ from xformer_mobile.spec import ImageSize
 __all__ = [
     "IMAGE_SIZE",
     "PATH",
+    "Stages",
     "common_options",
     "human_size",
     "note",
@@ -37,11 +39,14 @@ __all__ = [
     "progress",
     "run_command",
     "stderr_console",
+    "wants_debug",
 ]
 
 F = TypeVar("F", bound=Callable[..., Any])
 
 PATH = click.Path(path_type=Path)
+
+DEBUG = f"{__name__}.debug"
 
 UNLIMITED = 10_000
 """A width in characters that no table reaches."""
@@ -62,12 +67,27 @@ def common_options(command: F) -> F:
     for option in (
         click.version_option(__version__, package_name="xformer-mobile"),
         # Read by run_command, before and whether or not the command line can be parsed.
-        click.option("--debug", is_flag=True, expose_value=False, help="Show the traceback of an error."),
+        click.option(
+            "--debug",
+            is_flag=True,
+            expose_value=False,
+            callback=_remember_debug,
+            help="Show the traceback of an error, and what libraries print.",
+        ),
         click.option("--quiet", is_flag=True, help="No progress and no notes."),
         click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout, all else on stderr."),
     ):
         command = option(command)
     return command
+
+
+def _remember_debug(ctx: click.Context, param: click.Parameter, value: bool) -> None:
+    ctx.meta[DEBUG] = value
+
+
+def wants_debug() -> bool:
+    """Whether the running command was given ``--debug``."""
+    return bool(click.get_current_context().meta.get(DEBUG))
 
 
 def run_command(name: str, arguments: list[str] | None = None) -> NoReturn:
@@ -176,8 +196,10 @@ def _console(**options: Any) -> Console:
 
 
 def stderr_console() -> Console:
-    """Where progress is shown."""
-    return _console(stderr=True)
+    """Where progress is shown: on a descriptor of its own, which stays where libraries' output is redirected."""
+    if not sys.stderr.isatty():
+        return _console(stderr=True)
+    return _console(file=os.fdopen(os.dup(sys.stderr.fileno()), "w", encoding=sys.stderr.encoding))
 
 
 @contextlib.contextmanager
@@ -203,6 +225,38 @@ def progress(total: int | None, *, quiet: bool) -> Iterator[Callable[[str], None
             shown.update(task, description=name, advance=1)
 
         yield step
+
+
+class Stages:
+    """Stages of long work, shown as :func:`progress` and timed.
+
+    ``seconds`` is how long each has taken, by name, in order; it is whole once the block ends.
+    """
+
+    def __init__(self, total: int, *, quiet: bool) -> None:
+        self.seconds: dict[str, float] = {}
+        self._progress = progress(total, quiet=quiet)
+        self._running: tuple[str, float] | None = None
+
+    def __enter__(self) -> Stages:
+        self._step = self._progress.__enter__()
+        return self
+
+    def __exit__(self, *error: Any) -> bool | None:
+        self._end()
+        return self._progress.__exit__(*error)
+
+    def begin(self, name: str) -> None:
+        """End the stage that runs and begin another."""
+        self._end()
+        self._step(name)
+        self._running = name, time.monotonic()
+
+    def _end(self) -> None:
+        if self._running is not None:
+            name, since = self._running
+            self.seconds[name] = time.monotonic() - since
+            self._running = None
 
 
 def human_size(size_bytes: int) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import importlib.util
 from dataclasses import dataclass
 
 from xformer_mobile.artifact import Bundle
@@ -15,21 +16,40 @@ __all__ = ["ENGINES", "Engine", "Outputs", "Runner", "open_runner", "open_runner
 
 @dataclass(frozen=True)
 class Engine:
-    """An engine, the format that it runs, and where its runner is: a module here, imported when it is used."""
+    """An engine, the formats that it runs, and where its runner is: a module here, imported when it is used.
+
+    ``package`` is what has to be installed for it.
+    """
 
     name: str
-    format: str
+    formats: tuple[str, ...]
     module: str
     runner: str
+    package: str
+
+    @property
+    def is_installed(self) -> bool:
+        """Whether its package is there. It may still lack what the engine needs, which opening it says."""
+        return importlib.util.find_spec(self.package) is not None
 
 
-ENGINES = {engine.name: engine for engine in (Engine("onnxruntime", "onnx", "onnx_runtime", "OnnxRuntimeRunner"),)}
+ENGINES = {
+    engine.name: engine
+    for engine in (
+        Engine("onnxruntime", ("onnx", "ort"), "onnx_runtime", "OnnxRuntimeRunner", "onnxruntime"),
+        Engine("onnxruntime-xnnpack", ("onnx", "ort"), "onnx_runtime", "XnnpackRunner", "onnxruntime"),
+        Engine("litert", ("tflite",), "litert", "LiteRTRunner", "ai_edge_litert"),
+        Engine("executorch", ("executorch",), "executorch_runtime", "ExecuTorchRunner", "executorch"),
+        Engine("coreml", ("coreml",), "core_ml", "CoreMLRunner", "coremltools"),
+    )
+}
+"""Of the engines for one format, the first is the default."""
 
 
 def open_runner(bundle: Bundle, engine: str | None = None, *, threads: int | None = None) -> Runner:
     """The runner of one of a bundle's artifacts, not opened yet: use it in a ``with`` statement.
 
-    Without an engine's name, the first engine that runs one of the bundle's formats is taken.
+    Without an engine's name, the first engine that is installed and runs one of the bundle's formats is taken.
 
     Raises:
         UsageError: an unknown engine, or one whose format the bundle does not have.
@@ -37,23 +57,25 @@ def open_runner(bundle: Bundle, engine: str | None = None, *, threads: int | Non
         BundleError: the artifact is missing or not the manifest's.
     """
     if engine is not None:
-        return _runner(bundle, lookup("engine", engine, ENGINES), threads)
-    for row in ENGINES.values():
-        if row.format in bundle.formats:
-            return _runner(bundle, row, threads)
+        row = lookup("engine", engine, ENGINES)
+        found = [name for name in row.formats if name in bundle.formats]
+        return _runner(bundle, row, found[0] if found else row.formats[0], threads)
+    rows = [(row, name) for row in ENGINES.values() for name in row.formats if name in bundle.formats]
+    for row, name in sorted(rows, key=lambda pair: not pair[0].is_installed):
+        return _runner(bundle, row, name, threads)
     raise UnavailableError(f"no engine of this version runs {', '.join(bundle.formats)}")
 
 
 def open_runner_for_format(bundle: Bundle, format: str, *, threads: int | None = None) -> Runner:
     """The runner of the first engine for ``format``; see :func:`open_runner`."""
     for row in ENGINES.values():
-        if row.format == format:
-            return _runner(bundle, row, threads)
+        if format in row.formats:
+            return _runner(bundle, row, format, threads)
     raise UnavailableError(f"no engine of this version runs {format}")
 
 
-def _runner(bundle: Bundle, engine: Engine, threads: int | None) -> Runner:
-    artifact = bundle.artifact(engine.format)
+def _runner(bundle: Bundle, engine: Engine, format: str, threads: int | None) -> Runner:
+    artifact = bundle.artifact(format)
     factory = getattr(importlib.import_module(f"{__name__}.{engine.module}"), engine.runner)
     runner: Runner = factory(artifact.path, bundle.image_size, bundle.output_shapes, threads)
     return runner

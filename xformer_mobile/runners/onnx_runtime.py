@@ -1,4 +1,4 @@
-"""ONNX Runtime on the CPU."""
+"""ONNX Runtime on the CPU: its own kernels, or XNNPACK's where the build has them."""
 
 from __future__ import annotations
 
@@ -6,17 +6,17 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from xformer_mobile.errors import BundleError
+from xformer_mobile.errors import BundleError, UnavailableError
 from xformer_mobile.optional import require
 from xformer_mobile.preprocess import ByteImage
 from xformer_mobile.runners.base import Outputs, Runner
 from xformer_mobile.spec import ImageSize
 
-__all__ = ["OnnxRuntimeRunner"]
+__all__ = ["OnnxRuntimeRunner", "XnnpackRunner"]
 
 
 class OnnxRuntimeRunner(Runner):
-    """Runs a .onnx file.
+    """Runs a .onnx or .ort file.
 
     Args:
         path: the model.
@@ -24,6 +24,8 @@ class OnnxRuntimeRunner(Runner):
     """
 
     engine = "onnxruntime"
+    providers: tuple[str, ...] = ("CPUExecutionProvider",)
+    """Execution providers, first choice first."""
 
     def __init__(
         self,
@@ -39,6 +41,13 @@ class OnnxRuntimeRunner(Runner):
 
     def open(self) -> None:
         ort = require("onnxruntime", extra="run")
+        available = ort.get_available_providers()
+        missing = [name for name in self.providers if name not in available]
+        if missing:
+            raise UnavailableError(
+                f"this build of ONNX Runtime has no {missing[0]}; it has {', '.join(available)}. "
+                "--engine onnxruntime runs the same file"
+            )
         options = ort.SessionOptions()
         options.log_severity_level = 3
         if self.threads is not None:
@@ -46,7 +55,7 @@ class OnnxRuntimeRunner(Runner):
         # Not session.set_denormal_as_zero: it changes the arithmetic of the whole thread that opens the session,
         # numpy's and ours too. A benchmark may set it, in a process of its own.
         try:
-            self._session = ort.InferenceSession(str(self.path), options, providers=["CPUExecutionProvider"])
+            self._session = ort.InferenceSession(str(self.path), options, providers=list(self.providers))
         except Exception as error:  # ONNX Runtime's exceptions have no common base of their own
             raise BundleError(f"ONNX Runtime refuses {self.path}: {str(error).splitlines()[0][:200]}") from error
 
@@ -57,3 +66,10 @@ class OnnxRuntimeRunner(Runner):
         names = [output.name for output in self._session.get_outputs()]
         inputs = {self._session.get_inputs()[0].name: image}
         return dict(zip(names, self._session.run(names, inputs), strict=True))
+
+
+class XnnpackRunner(OnnxRuntimeRunner):
+    """Runs a .onnx or .ort file on XNNPACK's kernels. The packages of Android and iOS have them, PyPI's have not."""
+
+    engine = "onnxruntime-xnnpack"
+    providers = ("XnnpackExecutionProvider", "CPUExecutionProvider")

@@ -1,0 +1,234 @@
+"""ExecuTorch: torch.export, what XNNPACK lacks in terms of what it has, the XNNPACK partitioner, a .pte file.
+
+XNNPACK's part of ExecuTorch 1.5 takes a mean over the spatial axes only, matmuls in batches only, and bilinear
+upsampling only; each op that it lacks would cut the graph. So for this target, all of it exact:
+
+- a mean over the channels is a 1x1 convolution with the constant kernel 1/C;
+- a matmul of matrices is a batch of one;
+- nearest upsampling is concatenation and reshape.
+
+What stays outside is the cast from bytes and, with half precision, the casts of the outputs to float32.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import logging
+import math
+import warnings
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from xformer_export.op_rules import check_ops
+from xformer_export.prepare import Converted, Options, Prepared
+from xformer_export.program import conversion_errors, export_program, replace_modules
+from xformer_mobile.errors import UnavailableError
+from xformer_mobile.files import output_errors
+from xformer_mobile.mobile import ChannelNorm, MobileXFormer
+from xformer_mobile.optional import require
+from xformer_mobile.spec import lookup
+
+__all__ = ["BACKENDS", "convert"]
+
+BACKENDS = ("xnnpack", "coreml")
+"""What ExecuTorch hands the graph to."""
+
+
+def convert(prepared: Prepared, options: Options, path: Path) -> Converted:
+    """Convert the mobile form and write ``path``, a .pte file. Same weights, same versions, same bytes.
+
+    Raises:
+        ConversionError: ExecuTorch failed, or an op that computes is left outside the backend.
+        MissingDependencyError: executorch is not installed.
+        UnavailableError: the backend can't be used on this machine.
+    """
+    exir = require("executorch.exir", extra="executorch")
+    partitioner = lookup("ExecuTorch backend", options.backend, {"xnnpack": _xnnpack, "coreml": _coreml})
+    size = prepared.config.image_size
+    module = _Typed(prepared.mobile, torch.float16 if options.precision == "fp16" else torch.float32)
+    example = torch.zeros(1, size.height, size.width, 3, dtype=torch.uint8)
+    with _quiet():
+        program = export_program(module, (example,), DECOMPOSITIONS)
+        with conversion_errors("ExecuTorch", program):
+            edge = exir.to_edge_transform_and_lower(
+                program,
+                partitioner=[partitioner(options)],
+                compile_config=exir.EdgeCompileConfig(_check_ir_validity=False),
+            )
+            graph = edge.exported_program().graph
+            delegated, left = _count(edge.exported_program().graph_module)
+            check_ops("executorch", left)
+            content = bytes(edge.to_executorch().buffer)
+    with output_errors(path.name):
+        path.write_bytes(content)
+    partitions = sum("executorch_call_delegate" in str(node.target) for node in graph.nodes)
+    return Converted(
+        requires={"executorch": _version_needed(), "backend": options.backend},
+        input_dtype="uint8",
+        input_layout="NHWC",
+        graph={
+            "backend": options.backend,
+            "partitions": partitions,
+            "delegated": dict(sorted(delegated.items())),
+            "not_delegated": dict(sorted(left.items())),
+        },
+    )
+
+
+# ---- the mobile form in the target's own ops ---------------------------------------------------------------
+
+
+class _ConvNorm(nn.Module):
+    """LayerNorm over the channels of (1, C, H, W), its means as 1x1 convolutions."""
+
+    def __init__(self, norm: ChannelNorm) -> None:
+        super().__init__()
+        channels = norm.weight.shape[1]
+        self.weight, self.bias = norm.weight, norm.bias
+        # A tensor: in half precision, ExecuTorch would cast a number outside of the delegate, at each call.
+        self.register_buffer("eps", torch.full((1, 1, 1, 1), norm.eps))
+        self.mean = nn.Conv2d(channels, 1, 1, bias=False)
+        nn.init.constant_(self.mean.weight, 1 / channels)
+
+    eps: Tensor
+
+    def forward(self, x: Tensor) -> Tensor:
+        centered = x - self.mean(x)  # (1, C, H, W)
+        variance = self.mean(centered * centered)  # (1, 1, H, W)
+        return centered * torch.rsqrt(variance + self.eps) * self.weight + self.bias
+
+
+class _HalfSiLU(nn.Module):
+    """SiLU in two ops: PyTorch's own decomposition goes by way of fp32, which XNNPACK can't cast to."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * torch.sigmoid(x)
+
+
+class _HalfGELU(nn.Module):
+    """GELU by a sigmoid, 5e-4 from the exact one at most (arXiv 1606.08415, section 2).
+
+    XNNPACK has no GELU in half precision; where the two differ most, at 2.7, half precision itself rounds by 9.8e-4.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        linear = 2 * math.sqrt(2 / math.pi)
+        self.register_buffer("linear", torch.full((1, 1, 1, 1), linear))
+        self.register_buffer("cubic", torch.full((1, 1, 1, 1), linear * 0.044715))
+
+    linear: Tensor
+    cubic: Tensor
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * torch.sigmoid(x * (self.linear + self.cubic * (x * x)))
+
+
+class _Typed(nn.Module):
+    """The mobile form in one float type, with float32 outputs."""
+
+    def __init__(self, mobile: MobileXFormer, dtype: torch.dtype) -> None:
+        super().__init__()
+        rules: dict[type[nn.Module], Any] = {ChannelNorm: _ConvNorm}
+        if dtype == torch.float16:
+            rules |= {nn.SiLU: lambda _: _HalfSiLU(), nn.GELU: lambda _: _HalfGELU()}
+        self.model = replace_modules(mobile, rules).to(dtype).eval()
+        self.dtype = dtype
+
+    def forward(self, image: Tensor) -> tuple[Tensor, ...]:
+        # Cast first: XNNPACK transposes floats, not bytes.
+        return tuple(output.float() for output in self.model(image.to(self.dtype)))
+
+
+def _matmul(a: Tensor, b: Tensor) -> Tensor:
+    """(M, K) x (K, N) as a batch of one."""
+    product = torch.bmm(a.reshape(1, *a.shape), b.reshape(1, *b.shape))
+    return product.reshape(a.shape[0], b.shape[1])
+
+
+def _upsample_nearest(x: Tensor, output_size: Any, scale_factors: Any) -> Tensor:
+    """Twice as high and wide, each pixel four times: (1, C, H, W) -> (1, C, 2H, 2W)."""
+    _, channels, height, width = x.shape
+    assert output_size is None
+    assert list(scale_factors) == [2.0, 2.0]
+    columns = x.reshape(channels * height, width, 1)
+    rows = torch.cat((columns, columns), dim=2).reshape(channels * height, 1, 2 * width)
+    return torch.cat((rows, rows), dim=1).reshape(1, channels, 2 * height, 2 * width)
+
+
+DECOMPOSITIONS = {
+    torch.ops.aten.matmul.default: _matmul,
+    torch.ops.aten.upsample_nearest2d.vec: _upsample_nearest,
+}
+
+
+# ---- backends ----------------------------------------------------------------------------------------------
+
+
+def _xnnpack(options: Options) -> Any:
+    module = importlib.import_module("executorch.backends.xnnpack.partition.xnnpack_partitioner")
+    return module.XnnpackPartitioner()
+
+
+def _coreml(options: Options) -> Any:
+    try:
+        partition = importlib.import_module("executorch.backends.apple.coreml.partition")
+        compiler = importlib.import_module("executorch.backends.apple.coreml.compiler")
+        coremltools = require("coremltools", extra="coreml")
+    except ImportError as error:
+        raise UnavailableError(
+            f"this build of ExecuTorch can't lower to Core ML ({error}); use a build for macOS, or --backend xnnpack"
+        ) from error
+    specs = compiler.CoreMLBackend.generate_compile_specs(
+        minimum_deployment_target=getattr(coremltools.target, f"iOS{options.minimum_ios}"),
+        compute_precision=coremltools.precision(f"float{options.precision.removeprefix('fp')}"),
+    )
+    return partition.CoreMLPartitioner(compile_specs=specs)
+
+
+# ---- what was lowered ----------------------------------------------------------------------------------------
+
+
+def _count(module: Any) -> tuple[Counter[str], Counter[str]]:
+    """How often each op is inside a delegate, and outside."""
+    delegated: Counter[str] = Counter()
+    left: Counter[str] = Counter()
+    for node in module.graph.nodes:
+        if node.op == "get_attr" and str(node.target).startswith("lowered_module"):
+            inside = getattr(module, node.target).original_module.graph
+            delegated.update(_kind(part) for part in inside.nodes if part.op == "call_function")
+        elif node.op == "call_function" and "executorch_call_delegate" not in str(node.target):
+            left.update([_kind(node)])
+    return delegated, left - Counter({"getitem": left["getitem"]})
+
+
+def _kind(node: Any) -> str:
+    name: str = getattr(node.target, "__name__", str(node.target))
+    return name.removesuffix(".default")
+
+
+def _version_needed() -> str:
+    """The runtime's version: a program runs on the release that made it and on later ones of its major version."""
+    import importlib.metadata
+
+    return ".".join(importlib.metadata.version("executorch").split(".")[:2])
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep the exporter's deprecations from the user."""
+    logger = logging.getLogger("torch.utils._pytree")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logger.setLevel(level)
