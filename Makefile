@@ -8,6 +8,9 @@ DEMO := build/demo
 TASKS := classify detect segment
 WEIGHTS := build/weights
 PYTEST_ARGS ?=
+EXTRAS := onnx coreml tflite executorch tensorflow train dev
+COMMA := ,
+SPACE := $() $()
 
 .PHONY: help demo test lint lock wheel clean train-classify train-detect train-segment
 
@@ -28,7 +31,7 @@ $(VENV)/ready: pyproject.toml requirements.lock
 		{ echo "$(PYTHON) can't make virtual environments; on Debian or Ubuntu: apt install python3-venv"; exit 1; }
 	@echo "Making the virtual environment in $(VENV): PyTorch is large, this takes minutes the first time."
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint requirements.lock --editable '.[onnx,train,dev]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint requirements.lock --editable '.[$(subst $(SPACE),$(COMMA),$(EXTRAS))]'
 	@touch $@
 
 demo: $(VENV)/ready
@@ -89,7 +92,7 @@ lint: $(VENV)/ready
 	MYPYPATH=build/typecheck:. $(BIN)/mypy -p xformer_mobile -p xformer_export
 
 lock:
-	uv pip compile pyproject.toml --universal --python-version 3.10 --extra run --extra onnx --extra train --extra dev \
+	uv pip compile pyproject.toml --universal --python-version 3.10 $(addprefix --extra ,$(EXTRAS) run) \
 		--upgrade --no-annotate --no-header --no-emit-index-url --output-file requirements.lock
 
 wheel: $(VENV)/ready

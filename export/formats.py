@@ -70,13 +70,13 @@ CONVERTERS = {
             to_coreml.convert,
             "coreml",
             ("torch", "coremltools"),
-            ("torch._dynamo", "coremltools"),
+            ("torch._dynamo", "xformer_mobile.runners.mil"),
         ),
         Converter(
             "tflite",
             to_tflite.convert,
             "tflite",
-            ("torch", "litert-torch", "ai-edge-litert"),
+            ("torch", "litert-torch", "litert-converter", "ai-edge-litert", "ai-edge-quantizer"),
             ("torch._dynamo", "litert_torch", "ai_edge_litert.interpreter"),
         ),
         Converter(

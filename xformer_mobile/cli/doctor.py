@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import importlib
 import importlib.metadata
-import importlib.util
 import platform
 from dataclasses import dataclass
 from typing import Any
@@ -17,6 +17,7 @@ from xformer_mobile.artifact import FORMATS
 from xformer_mobile.chatter import silenced
 from xformer_mobile.cli import deferred_interrupt
 from xformer_mobile.cli.common import common_options, print_json, print_table, progress
+from xformer_mobile.errors import MissingDependencyError
 from xformer_mobile.runners import ENGINES
 
 __all__ = ["command"]
@@ -111,12 +112,21 @@ def _problem(capability: Capability) -> str | None:
     for module in capability.loads:
         try:
             with deferred_interrupt(), silenced():
-                importlib.import_module(module)
+                _import(module)
         except ModuleNotFoundError as error:
             return f"{error.name} is not installed"
+        except MissingDependencyError as error:
+            return str(error).partition(";")[0]
         except Exception as error:  # a broken installation raises anything
             return f"{module} is installed and can't be imported: {type(error).__name__}: {str(error)[:100]}"
     return None
+
+
+def _import(module: str) -> None:
+    if module == "coremltools":
+        importlib.import_module("xformer_mobile.runners.mil").import_coremltools()
+    else:
+        importlib.import_module(module)
 
 
 def _packages() -> list[dict[str, Any]]:
