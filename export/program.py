@@ -1,4 +1,4 @@
-"""The mobile form as a program: torch.export's graph, which every converter starts from, and where its ops come from."""
+"""The mobile form as a program: torch.export's graph, which converters start from, and where its ops come from."""
 
 from __future__ import annotations
 
@@ -38,7 +38,9 @@ def export_program(
     """
     try:
         with torch.no_grad():
-            return torch.export.export(module, example, strict=False).run_decompositions(dict(decompositions or {}))
+            program = torch.export.export(module, example, strict=False)
+            decomposed: ExportedProgram = program.run_decompositions(dict(decompositions or {}))
+            return decomposed
     except Exception as error:  # the tracer raises whatever a module's code or its own passes raise
         raise ConversionError(f"torch.export failed: {_root_cause(error)}") from error
 

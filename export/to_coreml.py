@@ -38,7 +38,7 @@ from xformer_mobile.artifact import INPUT_NAME
 from xformer_mobile.errors import ConversionError
 from xformer_mobile.files import output_errors, tree_sha256
 from xformer_mobile.mobile import MobileXFormer
-from xformer_mobile.runners.mil import import_coremltools
+from xformer_mobile.optional import import_coremltools
 from xformer_mobile.spec import TASKS, ModelConfig, lookup
 
 __all__ = ["SYSTEMS", "System", "convert", "distinct_labels"]

@@ -18,7 +18,7 @@ import logging
 import math
 import warnings
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +31,7 @@ from xformer_export.program import conversion_errors, export_program, replace_mo
 from xformer_mobile.errors import UnavailableError
 from xformer_mobile.files import output_errors
 from xformer_mobile.mobile import ChannelNorm, MobileXFormer
-from xformer_mobile.optional import require
+from xformer_mobile.optional import import_coremltools, require
 from xformer_mobile.spec import lookup
 
 __all__ = ["BACKENDS", "convert"]
@@ -148,7 +148,7 @@ class _Typed(nn.Module):
 
 def _matmul(a: Tensor, b: Tensor) -> Tensor:
     """(M, K) x (K, N) as a batch of one."""
-    product = torch.bmm(a.reshape(1, *a.shape), b.reshape(1, *b.shape))
+    product: Tensor = torch.bmm(a.reshape(1, *a.shape), b.reshape(1, *b.shape))
     return product.reshape(a.shape[0], b.shape[1])
 
 
@@ -162,7 +162,7 @@ def _upsample_nearest(x: Tensor, output_size: Any, scale_factors: Any) -> Tensor
     return torch.cat((rows, rows), dim=1).reshape(1, channels, 2 * height, 2 * width)
 
 
-DECOMPOSITIONS = {
+DECOMPOSITIONS: dict[Any, Callable[..., Tensor]] = {
     torch.ops.aten.matmul.default: _matmul,
     torch.ops.aten.upsample_nearest2d.vec: _upsample_nearest,
 }
@@ -180,7 +180,7 @@ def _coreml(options: Options) -> Any:
     try:
         partition = importlib.import_module("executorch.backends.apple.coreml.partition")
         compiler = importlib.import_module("executorch.backends.apple.coreml.compiler")
-        coremltools = require("coremltools", extra="coreml")
+        coremltools = import_coremltools()
     except ImportError as error:
         raise UnavailableError(
             f"this build of ExecuTorch can't lower to Core ML ({error}); use a build for macOS, or --backend xnnpack"

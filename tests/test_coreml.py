@@ -31,8 +31,9 @@ from xformer_export.to_coreml import SYSTEMS, convert, distinct_labels
 from xformer_mobile import __version__
 from xformer_mobile.errors import ConversionError, UsageError
 from xformer_mobile.mobile import SQUARES_FLOOR
+from xformer_mobile.optional import import_coremltools
 from xformer_mobile.patterns import golden_picture
-from xformer_mobile.runners.mil import MilProgram, import_coremltools
+from xformer_mobile.runners.mil import MilProgram
 from xformer_mobile.runners.pytorch import TorchRunner
 from xformer_mobile.spec import TASKS, ImageSize
 

@@ -18,7 +18,19 @@ PACKAGES = {"xformer_mobile": ROOT / "xformer_mobile", "xformer_export": ROOT / 
 
 LAYERS = (
     ("errors", "spec"),
-    ("chatter", "files", "layers", "mobile", "optional", "patterns", "postprocess", "preprocess", "reference", "weights", "zoo"),
+    (
+        "chatter",
+        "files",
+        "layers",
+        "mobile",
+        "optional",
+        "patterns",
+        "postprocess",
+        "preprocess",
+        "reference",
+        "weights",
+        "zoo",
+    ),
     ("artifact", "runners"),
     ("data", "drawing", "parity"),
     ("evaluation",),

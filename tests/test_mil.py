@@ -33,10 +33,11 @@ from torch.utils._pytree import tree_map
 
 from xformer_mobile.errors import BundleError, ImageError, MissingDependencyError, UsageError
 from xformer_mobile.mobile import MobileXFormer, to_mobile
+from xformer_mobile.optional import NOT_NEEDED, import_coremltools
 from xformer_mobile.patterns import golden_picture
 from xformer_mobile.runners import mil
 from xformer_mobile.runners.core_ml import CoreMLRunner
-from xformer_mobile.runners.mil import OPS, MilInput, MilOutput, MilProgram, evaluate, import_coremltools
+from xformer_mobile.runners.mil import OPS, MilInput, MilOutput, MilProgram, evaluate
 from xformer_mobile.spec import TASKS, ImageSize, ModelConfig
 from xformer_mobile.zoo import untrained_model
 
@@ -1561,9 +1562,9 @@ def test_coremltools_says_nothing() -> None:
     """Its warnings stay off the terminal, and the frameworks that it would try are left alone, to be used later."""
     code = f"""
 import sys
-from xformer_mobile.runners.mil import import_coremltools
+from xformer_mobile.optional import import_coremltools
 assert import_coremltools() is import_coremltools() is sys.modules["coremltools"]
-assert not set({mil.NOT_NEEDED!r}) & sys.modules.keys()
+assert not set({NOT_NEEDED!r}) & sys.modules.keys()
 """
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert (result.returncode, result.stdout, result.stderr) == (0, "", "")

@@ -33,7 +33,7 @@ def chatter_to(log: Path) -> Iterator[None]:
 @contextlib.contextmanager
 def silenced() -> Iterator[None]:
     """Drop what is printed in the block."""
-    with open(os.devnull, "wb") as nothing, _redirected(nothing.fileno()):
+    with Path(os.devnull).open("wb") as nothing, _redirected(nothing.fileno()):
         yield
 
 

@@ -2,12 +2,23 @@
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import importlib
+import logging
+import sys
+import warnings
+from collections.abc import Iterable, Iterator
 from types import ModuleType
+from typing import Any
 
 from xformer_mobile.errors import MissingDependencyError
 
-__all__ = ["require"]
+__all__ = ["import_coremltools", "require"]
+
+NOT_NEEDED = ("tensorflow", "sklearn", "xgboost", "libsvm", "executorch", "torchao", "transformers")
+"""What coremltools imports where it finds it, to convert models made with it. Nothing here needs that: it takes long,
+it is loud, and with TensorFlow it can crash the process (tensorflow 2.21 before torchao 0.18 or triton 3.8)."""
 
 
 def require(module: str, *, extra: str) -> ModuleType:
@@ -23,3 +34,31 @@ def require(module: str, *, extra: str) -> ModuleType:
         raise MissingDependencyError(
             f"{missing} is not installed; type: pip install 'xformer-mobile[{extra}]'"
         ) from error
+
+
+@functools.cache
+def import_coremltools() -> ModuleType:
+    """Import coremltools without what it has to say about the versions it finds and the frameworks it misses.
+
+    Frameworks of :data:`NOT_NEEDED` that this process has not imported stay out of it, so that coremltools can't
+    convert their models until it is imported anew. Its log shows errors only.
+
+    Raises:
+        MissingDependencyError: coremltools is not installed.
+    """
+    logging.getLogger("coremltools").setLevel(logging.ERROR)
+    with _hidden(name for name in NOT_NEEDED if name not in sys.modules), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # invalid escape sequences, the first time its files are compiled
+        return require("coremltools", extra="coreml")
+
+
+@contextlib.contextmanager
+def _hidden(names: Iterable[str]) -> Iterator[None]:
+    """Make the import of each of these modules fail meanwhile."""
+    hidden: dict[str, Any] = dict.fromkeys(names)
+    sys.modules.update(hidden)
+    try:
+        yield
+    finally:
+        for name in hidden:
+            sys.modules.pop(name, None)

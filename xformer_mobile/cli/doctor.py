@@ -18,6 +18,7 @@ from xformer_mobile.chatter import silenced
 from xformer_mobile.cli import deferred_interrupt
 from xformer_mobile.cli.common import common_options, print_json, print_table, progress
 from xformer_mobile.errors import MissingDependencyError
+from xformer_mobile.optional import import_coremltools
 from xformer_mobile.runners import ENGINES
 
 __all__ = ["command"]
@@ -124,7 +125,7 @@ def _problem(capability: Capability) -> str | None:
 
 def _import(module: str) -> None:
     if module == "coremltools":
-        importlib.import_module("xformer_mobile.runners.mil").import_coremltools()
+        import_coremltools()
     else:
         importlib.import_module(module)
 

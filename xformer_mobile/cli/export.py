@@ -77,7 +77,9 @@ MAX_LABEL_BYTES = 16 * 2**20
     help="Core ML: the oldest iOS that has to run the model.",
 )
 @click.option("--backend", default="xnnpack", show_default=True, metavar="NAME", help="ExecuTorch: xnnpack or coreml.")
-@click.option("--ort-format", is_flag=True, help="Beside ONNX, the same model as .ort, for ONNX Runtime's small builds.")
+@click.option(
+    "--ort-format", is_flag=True, help="Beside ONNX, the same model as .ort, for ONNX Runtime's small builds."
+)
 @click.option("--output", type=PATH, help="The bundle's directory. [default: named after its content]")
 @click.option("--verify/--no-verify", default=True, help="Compare with the reference model first. [default: verify]")
 @common_options

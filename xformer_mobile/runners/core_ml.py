@@ -13,9 +13,10 @@ from PIL import Image
 
 from xformer_mobile.artifact import INPUT_NAME
 from xformer_mobile.errors import BundleError
+from xformer_mobile.optional import import_coremltools
 from xformer_mobile.preprocess import ByteImage
 from xformer_mobile.runners.base import Outputs, Runner
-from xformer_mobile.runners.mil import MilProgram, import_coremltools
+from xformer_mobile.runners.mil import MilProgram
 from xformer_mobile.spec import ImageSize
 
 __all__ = ["CoreMLRunner"]

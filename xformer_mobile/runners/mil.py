@@ -19,13 +19,10 @@ import functools
 import importlib.util
 import inspect
 import json
-import logging
 import math
-import sys
 import warnings
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from types import ModuleType
@@ -35,7 +32,7 @@ import numpy as np
 import numpy.typing as npt
 
 from xformer_mobile.errors import BundleError, ImageError, UsageError
-from xformer_mobile.optional import require
+from xformer_mobile.optional import import_coremltools, require
 
 if importlib.util.find_spec("torch") is None:
     require("torch", extra="coreml")
@@ -44,7 +41,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-__all__ = ["OPS", "MilInput", "MilOutput", "MilProgram", "Precision", "evaluate", "import_coremltools"]
+__all__ = ["OPS", "MilInput", "MilOutput", "MilProgram", "Precision", "evaluate"]
 
 Precision = Literal["stored", "fp32"]
 
@@ -55,10 +52,6 @@ ROOT, ITEMS = "rootModelIdentifier", "itemInfoEntries"
 """Keys of a package's Manifest.json."""
 
 CONSTANT = "const"
-
-NOT_NEEDED = ("tensorflow", "sklearn", "xgboost", "libsvm", "executorch", "torchao", "transformers")
-"""What coremltools imports where it finds it, to convert models made with it. Nothing here needs that: it takes long,
-it is loud, and TensorFlow before torchao crashes the process (tensorflow 2.21, torchao 0.18, torch 2.14)."""
 
 TYPES: dict[str, tuple[torch.dtype, type[np.generic]]] = {
     "fp16": (torch.float32, np.float16),
@@ -370,34 +363,6 @@ def _first_line(error: Exception) -> str:
 
 
 # ---- reading a package -----------------------------------------------------------------------------------
-
-
-@functools.cache
-def import_coremltools() -> ModuleType:
-    """Import coremltools without what it has to say about the versions it finds and the frameworks it misses.
-
-    Frameworks of :data:`NOT_NEEDED` that this process has not imported stay out of it, so that coremltools can't
-    convert their models until it is imported anew. Its log shows errors only.
-
-    Raises:
-        MissingDependencyError: coremltools is not installed.
-    """
-    logging.getLogger("coremltools").setLevel(logging.ERROR)
-    with _hidden(name for name in NOT_NEEDED if name not in sys.modules), warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # invalid escape sequences, the first time its files are compiled
-        return require("coremltools", extra="coreml")
-
-
-@contextmanager
-def _hidden(names: Iterable[str]) -> Iterator[None]:
-    """Make the import of each of these modules fail meanwhile."""
-    hidden: dict[str, Any] = dict.fromkeys(names)
-    sys.modules.update(hidden)
-    try:
-        yield
-    finally:
-        for name in hidden:
-            sys.modules.pop(name, None)
 
 
 def _read_package(path: Path, coremltools: ModuleType) -> tuple[Any, Path]:
