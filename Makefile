@@ -8,6 +8,8 @@ DEMO := build/demo
 TASKS := classify detect segment
 WEIGHTS := build/weights
 PYTEST_ARGS ?=
+# Processes of the tests; each takes up to 3 GB of memory.
+JOBS ?= 2
 EXTRAS := onnx coreml tflite executorch tensorflow train dev
 COMMA := ,
 SPACE := $() $()
@@ -37,15 +39,18 @@ $(VENV)/ready: pyproject.toml requirements.lock
 demo: $(VENV)/ready
 	@$(BIN)/python scripts/photographs.py $(DEMO)/photographs
 	@$(BIN)/python scripts/scenes.py $(DEMO)/scenes
+	@$(BIN)/xformer-doctor
 	@for task in $(TASKS); do \
 		echo && echo "== $$task" && \
-		$(BIN)/xformer-export --format onnx --task $$task --output $(DEMO)/$$task && \
+		$(BIN)/xformer-export --format all --task $$task --output $(DEMO)/$$task && \
 		$(BIN)/xformer-verify $(DEMO)/$$task --images $(DEMO)/photographs && \
-		$(BIN)/xformer-eval $(DEMO)/$$task --pictures 100 && \
+		$(BIN)/xformer-eval $(DEMO)/$$task --pictures 50 && \
 		$(BIN)/xformer-predict $(DEMO)/$$task $(DEMO)/scenes $(DEMO)/photographs --quiet --save $(DEMO)/$$task-results \
 			> $(DEMO)/$$task.txt \
 		|| exit 1; \
 	done
+	@echo && echo "== Core ML in half precision, as an iPhone wants it"
+	@$(BIN)/xformer-export --format coreml --output $(DEMO)/classify-coreml
 	@echo
 	@echo "Bundles:      $(DEMO)/{classify,detect,segment}"
 	@echo "Pictures:     $(DEMO)/{classify,detect,segment}-results"
@@ -54,7 +59,7 @@ demo: $(VENV)/ready
 	@echo "they show that the exported model is the reference model; what they name there means nothing."
 
 test: $(VENV)/ready
-	$(BIN)/python -m pytest $(PYTEST_ARGS)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses $(JOBS) --dist loadfile $(PYTEST_ARGS)
 
 # The sample weights, each from the one before: small pictures first, 256x256 last. Hours on two CPU cores.
 TRAIN := $(BIN)/xformer-train --precision bf16 --threads 1
@@ -68,7 +73,7 @@ $(WEIGHTS)/segment-192.safetensors: $(WEIGHTS)/pretrained.safetensors
 	$(FINE_TUNE) --task segment --checkpoint $< --image-size 192 --epochs 7 --warmup-steps 100 --ema-decay 0.998 --output $@
 
 $(WEIGHTS)/xformer_s-segment.safetensors: $(WEIGHTS)/segment-192.safetensors
-	$(FINE_TUNE) --task segment --checkpoint $< --image-size 256 --epochs 13 --warmup-steps 40 --ema-decay 0.99 --half --output $@
+	$(FINE_TUNE) --task segment --checkpoint $< --image-size 256 --epochs 21 --warmup-steps 40 --ema-decay 0.99 --half --output $@
 
 $(WEIGHTS)/detect-128.safetensors: $(WEIGHTS)/pretrained.safetensors
 	$(FINE_TUNE) --task detect --checkpoint $< --image-size 128 --epochs 14 --ema-decay 0.998 --output $@

@@ -101,7 +101,8 @@ class _ConvNorm(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         centered = x - self.mean(x)  # (1, C, H, W)
         variance = self.mean(centered * centered)  # (1, 1, H, W)
-        return centered * torch.rsqrt(variance + self.eps) * self.weight + self.bias
+        normed: Tensor = centered * torch.rsqrt(variance + self.eps) * self.weight + self.bias
+        return normed
 
 
 class _HalfSiLU(nn.Module):
@@ -158,8 +159,13 @@ def _upsample_nearest(x: Tensor, output_size: Any, scale_factors: Any) -> Tensor
     assert output_size is None
     assert list(scale_factors) == [2.0, 2.0]
     columns = x.reshape(channels * height, width, 1)
-    rows = torch.cat((columns, columns), dim=2).reshape(channels * height, 1, 2 * width)
-    return torch.cat((rows, rows), dim=1).reshape(1, channels, 2 * height, 2 * width)
+    rows = _twice(columns, 2).reshape(channels * height, 1, 2 * width)
+    return _twice(rows, 1).reshape(1, channels, 2 * height, 2 * width)
+
+
+def _twice(x: Tensor, axis: int) -> Tensor:
+    """``x`` beside itself. The partitioner takes a concatenation of two tensors only if they are not the same one."""
+    return torch.cat((x, torch.maximum(x, x)), dim=axis)
 
 
 DECOMPOSITIONS: dict[Any, Callable[..., Tensor]] = {

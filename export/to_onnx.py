@@ -20,7 +20,6 @@ from typing import Any
 import torch
 
 from xformer_export.op_rules import check_graph
-from xformer_export.ort_format import canonical
 from xformer_export.prepare import PRODUCER, Converted, Options, Prepared, metadata_of
 from xformer_export.program import conversion_errors, export_program
 from xformer_mobile import __version__
@@ -82,6 +81,7 @@ def convert_to_ort(prepared: Prepared, options: Options, path: Path) -> Converte
         ConversionError: see :func:`convert`; ONNX Runtime can't save the graph.
     """
     ort = require("onnxruntime", extra="onnx")
+    canonical = require("xformer_export.ort_format", extra="onnx").canonical
     with tempfile.TemporaryDirectory(dir=path.parent) as folder:
         source = path.with_name(FORMATS["onnx"])
         if not source.is_file():
