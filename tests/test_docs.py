@@ -8,8 +8,8 @@ from pathlib import Path
 import click
 import pytest
 
+from xformer_mobile.cli import bench, export, predict, train, verify
 from xformer_mobile.cli import eval as evaluate
-from xformer_mobile.cli import export, predict, train, verify
 from xformer_mobile.reference import XFormer
 from xformer_mobile.spec import ImageSize, ModelConfig
 from xformer_mobile.zoo import count_macs, count_parameters
@@ -17,6 +17,7 @@ from xformer_mobile.zoo import count_macs, count_parameters
 ROOT = Path(__file__).parent.parent
 PAGES = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").glob("*.md")), ROOT / "tests/golden/README.md"]
 COMMANDS: dict[str, click.Command] = {
+    "xformer-bench": bench.command,
     "xformer-eval": evaluate.command,
     "xformer-export": export.command,
     "xformer-predict": predict.command,
@@ -41,7 +42,9 @@ def test_the_python_example_runs() -> None:
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_commands_have_the_options_that_are_shown(page: Path) -> None:
     for name, options in re.findall(r"^\$? *(xformer-\w+)(.*)$", page.read_text("utf-8"), re.MULTILINE):
-        known = {option for parameter in COMMANDS[name].params for option in parameter.opts}
+        command = COMMANDS[name]
+        parts = [command, *(command.commands.values() if isinstance(command, click.Group) else ())]
+        known = {option for part in parts for parameter in part.params for option in parameter.opts}
         assert set(re.findall(r"--[\w-]+", options)) <= known
 
 

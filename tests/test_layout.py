@@ -20,6 +20,7 @@ LAYERS = (
     ("errors", "spec"),
     (
         "chatter",
+        "documents",
         "files",
         "layers",
         "mobile",
@@ -32,7 +33,7 @@ LAYERS = (
         "zoo",
     ),
     ("artifact", "runners"),
-    ("data", "drawing", "parity"),
+    ("bench", "data", "drawing", "parity"),
     ("evaluation",),
     ("training",),
     ("xformer_export",),
@@ -43,6 +44,7 @@ LAYERS = (
 LIGHT = (
     "",
     ".artifact",
+    ".bench",
     ".chatter",
     ".data",
     ".evaluation",

@@ -6,19 +6,17 @@ against its JSON Schema, every path must stay inside the bundle, and every file 
 
 from __future__ import annotations
 
-import functools
 import json
 import math
-import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from xformer_mobile.documents import refuse_constant, validator
 from xformer_mobile.errors import BundleError, ImageError, UsageError
 from xformer_mobile.files import tree_sha256
 from xformer_mobile.postprocess import DetectionRule, Postprocess
@@ -53,8 +51,6 @@ SCHEMA_VERSION = "1.1"
 MANIFEST = "manifest.json"
 REPORT = "report.json"
 MAX_MANIFEST_BYTES = 16 * 2**20
-LARGEST_NUMBER = 1e30
-"""No number in a manifest is larger; it fits a float32."""
 
 INPUT_NAME = "image"
 
@@ -114,7 +110,7 @@ class Bundle:
                 raise BundleError(f"{path} is not a bundle: it has no {MANIFEST}")
             if file.stat().st_size > MAX_MANIFEST_BYTES:
                 raise BundleError(f"{file} has more than {MAX_MANIFEST_BYTES} bytes; a manifest is smaller")
-            manifest = json.loads(file.read_bytes(), parse_constant=_refuse_constant)
+            manifest = json.loads(file.read_bytes(), parse_constant=refuse_constant)
         except OSError as error:
             raise BundleError(f"can't read {file}: {error.strerror or error}") from error
         except (ValueError, RecursionError) as error:
@@ -185,7 +181,7 @@ class Bundle:
         """
         for entry in self.manifest["artifacts"]:
             if entry["format"] == format:
-                path = self._file(entry["file"], entry["sha256"], directory=format in DIRECTORY_FORMATS)
+                path = self.file(entry["file"], entry["sha256"], directory=format in DIRECTORY_FORMATS)
                 return Artifact(format, path, entry["sha256"], entry["size_bytes"], entry["requires"], entry["tools"])
         raise UsageError(f"{self.path} has no {format} artifact; it has {', '.join(self.formats)}")
 
@@ -194,7 +190,7 @@ class Bundle:
         size = self.image_size
         cases = []
         for case in self.manifest["golden"]:
-            path = self._file(case["input"]["file"], case["input"]["sha256"])
+            path = self.file(case["input"]["file"], case["input"]["sha256"])
             try:
                 image = np.asarray(load_image(path))
             except ImageError as error:
@@ -206,7 +202,7 @@ class Bundle:
                 if name not in case["outputs"]:
                     raise BundleError(f"the golden outputs of {path} lack {name!r}")
                 stored = case["outputs"][name]
-                file = self._file(stored["file"], stored["sha256"])
+                file = self.file(stored["file"], stored["sha256"])
                 content = file.read_bytes()
                 if len(content) != 4 * math.prod(shape):
                     raise BundleError(f"golden output {file} does not have the shape {shape}")
@@ -214,7 +210,12 @@ class Bundle:
             cases.append(GoldenCase(path.stem, image[None], outputs))
         return cases
 
-    def _file(self, name: str, sha256: str, *, directory: bool = False) -> Path:
+    def file(self, name: str, sha256: str, *, directory: bool = False) -> Path:
+        """The path of a file that the manifest names, checked against its sha256.
+
+        Raises:
+            BundleError: the file is missing, leaves the bundle, or has another sha256.
+        """
         path = self.path / name
         try:
             # The schema's pattern lets no path leave the bundle; a symbolic link could.
@@ -282,35 +283,6 @@ def manifest_bytes(manifest: Mapping[str, Any]) -> bytes:
     return (json.dumps(manifest, indent=2, ensure_ascii=False, allow_nan=False) + "\n").encode()
 
 
-@functools.cache
-def _schema() -> Any:
-    """The JSON Schema's validator, made once; stricter than jsonschema's own where Python would stumble later."""
-    from jsonschema import Draft202012Validator, ValidationError
-    from jsonschema.validators import extend
-
-    def is_integer(_: Any, value: Any) -> bool:  # to a schema, 5.0 is one as well
-        return isinstance(value, int) and not isinstance(value, bool)
-
-    def is_number(_: Any, value: Any) -> bool:  # 1e999 is infinite to Python
-        return isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) <= LARGEST_NUMBER
-
-    def pattern(_: Any, expression: str, value: Any, __: Any) -> Iterator[ValidationError]:
-        # To Python's $, a newline at the end is none.
-        if isinstance(value, str) and (value.endswith("\n") or not re.search(expression, value)):
-            yield ValidationError(f"{value!r} does not match {expression!r}")
-
-    checker = Draft202012Validator.TYPE_CHECKER.redefine_many({"integer": is_integer, "number": is_number})
-    validator = extend(  # type: ignore[no-untyped-call]
-        Draft202012Validator, {"pattern": pattern}, type_checker=checker
-    )
-    text = resources.files("xformer_mobile").joinpath("schemas/manifest.schema.json").read_text("utf-8")
-    return validator(json.loads(text))
-
-
-def _refuse_constant(name: str) -> Any:
-    raise ValueError(f"it has {name}")
-
-
 def _validate(file: Path, manifest: Any) -> None:
     from jsonschema.exceptions import best_match
 
@@ -318,7 +290,7 @@ def _validate(file: Path, manifest: Any) -> None:
     if isinstance(version, str) and version.split(".")[0].isdigit() and version.split(".")[0] != "1":
         raise BundleError(f"{file} has schema version {version}; this version reads 1.x: upgrade xformer-mobile")
     try:
-        problem = best_match(_schema().iter_errors(manifest))
+        problem = best_match(validator("manifest").iter_errors(manifest))
     except RecursionError as error:
         raise BundleError(f"{file} is not a manifest: it is nested too deeply") from error
     if problem is not None:

@@ -10,6 +10,7 @@
     ├── TrainingError               training that can't go on: the loss is not finite, or another run's state
     ├── ImageError                  a picture that can't be read or used
     ├── BundleError                 a bundle, manifest or artifact that is broken or not ours
+    ├── BenchmarkError              a measurement that failed, or a file of one that is broken or not ours
     ├── ConversionError             a converter failed, or its result leaves the allowed op set
     ├── OutputError                 the result can't be written
     │   └── BusyError               another process is writing to the same place
@@ -21,6 +22,7 @@ Messages say what was got, what is valid, and what to do.
 from __future__ import annotations
 
 __all__ = [
+    "BenchmarkError",
     "BundleError",
     "BusyError",
     "CheckpointError",
@@ -80,6 +82,10 @@ class ImageError(XFormerError):
 
 class BundleError(XFormerError):
     """A bundle that can't be used."""
+
+
+class BenchmarkError(XFormerError):
+    """A measurement that failed, or a file of one that can't be used."""
 
 
 class ConversionError(XFormerError):

@@ -10,6 +10,7 @@ from types import FrameType
 from typing import NoReturn
 
 __all__ = [
+    "bench_main",
     "check_interrupt",
     "deferred_interrupt",
     "doctor_main",
@@ -27,6 +28,11 @@ _received: list[int] = []
 
 _deferring: list[bool] = []
 """Not empty while a stop has to wait."""
+
+
+def bench_main() -> NoReturn:
+    """``xformer-bench``."""
+    _main("bench")
 
 
 def doctor_main() -> NoReturn:

@@ -120,7 +120,8 @@ def _explain(error: BaseException, program: str) -> tuple[str, int]:
     if isinstance(error, (KeyboardInterrupt, click.Abort)):
         return INTERRUPTED, 1
     if isinstance(error, click.UsageError):
-        return f"{_one_line(error.format_message())} (see {program} --help)", 2
+        where = error.ctx.command_path if error.ctx else program
+        return f"{_one_line(error.format_message())} (see {where} --help)", 2
     if isinstance(error, click.ClickException):
         return _one_line(error.format_message()), error.exit_code
     if isinstance(error, XFormerError):

@@ -35,6 +35,10 @@ class Runner(abc.ABC):
     engine: str
     """The engine's name, as in :data:`xformer_mobile.runners.ENGINES`."""
 
+    flush_denormals = False
+    """Whether the engine is told to take denormals for zero, where it can be told. It may change the arithmetic of the
+    thread that opens it: for processes that do nothing else, such as a benchmark's. Set before opening."""
+
     def __init__(self, image_size: ImageSize, output_shapes: Mapping[str, tuple[int, ...]]) -> None:
         self.image_size = image_size
         self.output_shapes = dict(output_shapes)

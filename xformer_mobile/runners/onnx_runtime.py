@@ -52,8 +52,8 @@ class OnnxRuntimeRunner(Runner):
         options.log_severity_level = 3
         if self.threads is not None:
             options.intra_op_num_threads = self.threads
-        # Not session.set_denormal_as_zero: it changes the arithmetic of the whole thread that opens the session,
-        # numpy's and ours too. A benchmark may set it, in a process of its own.
+        if self.flush_denormals:  # for the session's threads, and for the whole thread that opens it
+            options.add_session_config_entry("session.set_denormal_as_zero", "1")
         try:
             self._session = ort.InferenceSession(str(self.path), options, providers=list(self.providers))
         except Exception as error:  # ONNX Runtime's exceptions have no common base of their own
