@@ -8,7 +8,7 @@ from pathlib import Path
 import click
 import pytest
 
-from xformer_mobile.cli import bench, export, predict, train, verify
+from xformer_mobile.cli import bench, doctor, export, predict, train, verify
 from xformer_mobile.cli import eval as evaluate
 from xformer_mobile.reference import XFormer
 from xformer_mobile.spec import ImageSize, ModelConfig
@@ -18,6 +18,7 @@ ROOT = Path(__file__).parent.parent
 PAGES = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").glob("*.md")), ROOT / "tests/golden/README.md"]
 COMMANDS: dict[str, click.Command] = {
     "xformer-bench": bench.command,
+    "xformer-doctor": doctor.command,
     "xformer-eval": evaluate.command,
     "xformer-export": export.command,
     "xformer-predict": predict.command,

@@ -1,7 +1,7 @@
 """Base against candidate: interleaved pairs in an order drawn by a coin, until the answer is certain.
 
 Both run on the same processors, one at a time, so that whatever the machine does happens to both. A round is one
-process of each; what belongs to a process and not to its program (its layout in memory) is drawn anew with the next round.
+process of each; what belongs to a process and not to its program (its layout in memory) is drawn anew with the next.
 No pair is thrown away: a disturbed one says little, whichever it speaks for, and the test of
 :mod:`xformer_mobile.bench.sequential` takes that into account.
 """
@@ -139,7 +139,9 @@ class Comparison:
         else:
             reasons.append(f"{len(self.pairs)} pairs were too few for this much noise")
         if self.preempted_share > 0.5:
-            reasons.append(f"others took the processor in {self.preempted_share:.0%} of the pairs")
+            reasons.append(
+                f"others took the processor in {self.preempted_share:.0%} of the pairs; --clock cpu bears more"
+            )
         return reasons
 
     def as_json(self) -> dict[str, Any]:

@@ -60,8 +60,8 @@ def export(tree: Path, name: str, options: Sequence[str], output: Path) -> Path:
     """
     with tempfile.TemporaryDirectory(prefix="xformer-bench-path-") as temporary:
         modules = Path(temporary)
-        for name, folder in (("xformer_mobile", "xformer_mobile"), ("xformer_export", "export")):
-            (modules / name).symlink_to((tree / folder).resolve(), target_is_directory=True)
+        for package, folder in (("xformer_mobile", "xformer_mobile"), ("xformer_export", "export")):
+            (modules / package).symlink_to((tree / folder).resolve(), target_is_directory=True)
         environment = {**os.environ, "PYTHONPATH": str(modules)}
         done = subprocess.run(
             [sys.executable, "-c", BOOT, *options, "--output", str(output), "--quiet"],

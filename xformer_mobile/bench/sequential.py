@@ -56,40 +56,13 @@ MIN_ROUNDS = 4
 GRID = 64
 """So many values of p in the mixture. It is a mixture of exactly these, no approximation of another."""
 
+# fmt: off
 STUDENT_99 = (
-    # fmt: off
-    31.821,
-    6.965,
-    4.541,
-    3.747,
-    3.365,
-    3.143,
-    2.998,
-    2.896,
-    2.821,
-    2.764,
-    2.718,
-    2.681,
-    2.650,
-    2.624,
-    2.602,
-    2.583,
-    2.567,
-    2.552,
-    2.539,
-    2.528,
-    2.518,
-    2.508,
-    2.500,
-    2.492,
-    2.485,
-    2.479,
-    2.473,
-    2.467,
-    2.462,
-    2.457,
-    # fmt: on
+    31.821, 6.965, 4.541, 3.747, 3.365, 3.143, 2.998, 2.896, 2.821, 2.764,
+    2.718, 2.681, 2.650, 2.624, 2.602, 2.583, 2.567, 2.552, 2.539, 2.528,
+    2.518, 2.508, 2.500, 2.492, 2.485, 2.479, 2.473, 2.467, 2.462, 2.457,
 )
+# fmt: on
 """Student's t: the 99 % quantile for 1, 2, ... 30 degrees of freedom; beyond them, the last. The interval is looked at
 after each round, and nothing but this level pays for it: simulated, a bound is then wrong in some 3 %."""
 
