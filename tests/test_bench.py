@@ -8,6 +8,7 @@ import os
 import shutil
 import signal
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -70,9 +71,26 @@ def test_a_process_of_its_own_leaves_this_one_as_it_is(worker: Worker) -> None:
 
 def test_denormals_are_flushed_where_it_is_said() -> None:
     code = "from xformer_mobile.bench import machine as m; print(m.flush_denormals(), m.flushes_denormals())"
-    done = subprocess.run([os.sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     said, found = done.stdout.split()
     assert said == found
+
+
+def test_onnx_runtime_flushes_denormals_where_it_is_told(bundle: Path) -> None:
+    code = """if True:
+        import sys
+        from pathlib import Path
+        from xformer_mobile.artifact import Bundle
+        from xformer_mobile.bench.machine import flushes_denormals
+        from xformer_mobile.runners import open_runner
+        for told in (False, True):
+            runner = open_runner(Bundle.open(Path(sys.argv[1])))
+            runner.flush_denormals = told
+            with runner:
+                print(flushes_denormals())
+    """
+    done = subprocess.run([sys.executable, "-c", code, bundle], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["False", "True"]
 
 
 def test_an_error_in_the_process_is_our_own(tmp_path: Path, bundle: Path) -> None:

@@ -169,6 +169,12 @@ def test_faster_is_said_and_too_much_noise_is_admitted() -> None:
     assert _verdicts("3 always busy, 2 %", 1.05, 5)["can't tell"] == 5
 
 
+def test_what_is_surely_no_regression_may_still_be_faster() -> None:
+    """With "no change" it goes on while the candidate may be faster by as much as it may be slower."""
+    verdicts = _verdicts("idle, 5 % noise", 0.965, 10)
+    assert verdicts["faster"] >= 9
+
+
 def test_processor_time_bears_neighbours_that_never_rest() -> None:
     assert _verdicts("3 always busy, 2 %", 1.05, 5, clock="cpu")["slower"] == 5
 

@@ -32,7 +32,7 @@ from xformer_mobile.errors import BenchmarkError, XFormerError
 from xformer_mobile.optional import import_coremltools
 from xformer_mobile.patterns import golden_picture
 from xformer_mobile.preprocess import preprocess
-from xformer_mobile.runners import ENGINES, open_runner
+from xformer_mobile.runners import ENGINES, Runner, open_runner
 from xformer_mobile.spec import ImageSize
 
 if TYPE_CHECKING:
@@ -291,7 +291,7 @@ class _Engine:
             "first_run_ns": first_run_ns,
             "format": next(name for name in row.formats if name in self.bundle.formats),
             "pinned": pinned,
-            "denormals": _guard(row.name, guarded),
+            "denormals": _guard(runner, guarded),
             "rss_start_bytes": before,
             "rss_loaded_bytes": loaded,
         }
@@ -346,9 +346,9 @@ def is_stable(samples_ns: Sequence[int]) -> bool:
     return abs(statistics.median(last) / statistics.median(before) - 1) <= STABLE_WITHIN
 
 
-def _guard(engine: str, guarded: bool) -> str:
+def _guard(runner: Runner, guarded: bool) -> str:
     """How denormals are kept out, in words."""
-    if engine.startswith("onnxruntime"):
+    if runner.flush_denormals and runner.engine.startswith("onnxruntime"):
         return "flushed by the engine"
     if guarded and machine.flushes_denormals():
         return "flushed in the thread that opens the engine and in those it starts"
