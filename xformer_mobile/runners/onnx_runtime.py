@@ -52,7 +52,7 @@ class OnnxRuntimeRunner(Runner):
         options.log_severity_level = 3
         if self.threads is not None:
             options.intra_op_num_threads = self.threads
-        if self.flush_denormals:  # for the session's threads, and for the whole thread that opens it
+        if self.flush_denormals:  # for its threads and the one that opens it; of a process's sessions the first decides
             options.add_session_config_entry("session.set_denormal_as_zero", "1")
         try:
             self._session = ort.InferenceSession(str(self.path), options, providers=list(self.providers))
