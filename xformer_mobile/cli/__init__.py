@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import _thread
 import contextlib
 import signal
 import sys
+import threading
 from collections.abc import Iterator
 from types import FrameType
 from typing import NoReturn
@@ -21,6 +23,8 @@ __all__ = [
 ]
 
 INTERRUPTED = "interrupted; what was not finished is not written"
+
+AGAIN_SECONDS = 0.1
 
 _received: list[int] = []
 """The signals that asked us to stop."""
@@ -81,6 +85,7 @@ def _main(name: str) -> NoReturn:
     # unfinished.
     signal.signal(signal.SIGINT, _stop)
     signal.signal(signal.SIGTERM, _stop)
+    sys.unraisablehook = _unraisable
     try:
         from xformer_mobile.cli.common import run_command
 
@@ -93,6 +98,16 @@ def _main(name: str) -> NoReturn:
         pass
     print(f"xformer-{name}: error: {INTERRUPTED}", file=sys.stderr)
     sys.exit(1)
+
+
+def _unraisable(lost: sys.UnraisableHookArgs) -> None:
+    """Where Python drops an exception, as in callbacks of its garbage collector: a stop is tried again later."""
+    if issubclass(lost.exc_type, KeyboardInterrupt):
+        timer = threading.Timer(AGAIN_SECONDS, _thread.interrupt_main)
+        timer.daemon = True
+        timer.start()
+    else:
+        sys.__unraisablehook__(lost)
 
 
 def _stop(number: int, frame: FrameType | None) -> None:

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from xformer_mobile.chatter import silenced
 from xformer_mobile.errors import BundleError
 from xformer_mobile.optional import require
 from xformer_mobile.preprocess import ByteImage
@@ -45,8 +46,9 @@ class LiteRTRunner(Runner):
         litert = require("ai_edge_litert.interpreter", extra="tflite")
         _check_file(self.path)
         try:
-            self._interpreter = litert.Interpreter(model_path=str(self.path), num_threads=self.threads)
-            self._interpreter.allocate_tensors()
+            with silenced():  # it names its delegate
+                self._interpreter = litert.Interpreter(model_path=str(self.path), num_threads=self.threads)
+                self._interpreter.allocate_tensors()
         except (RuntimeError, ValueError) as error:
             self._interpreter = None
             raise BundleError(f"LiteRT refuses {self.path}: {' '.join(str(error).split())[:200]}") from error
