@@ -8,8 +8,8 @@ from pathlib import Path
 import click
 import pytest
 
+from xformer_mobile.cli import doctor, export, predict, train, verify
 from xformer_mobile.cli import eval as evaluate
-from xformer_mobile.cli import export, predict, train, verify
 from xformer_mobile.reference import XFormer
 from xformer_mobile.spec import ImageSize, ModelConfig
 from xformer_mobile.zoo import count_macs, count_parameters
@@ -17,6 +17,7 @@ from xformer_mobile.zoo import count_macs, count_parameters
 ROOT = Path(__file__).parent.parent
 PAGES = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").glob("*.md")), ROOT / "tests/golden/README.md"]
 COMMANDS: dict[str, click.Command] = {
+    "xformer-doctor": doctor.command,
     "xformer-eval": evaluate.command,
     "xformer-export": export.command,
     "xformer-predict": predict.command,

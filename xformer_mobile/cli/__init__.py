@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import _thread
 import contextlib
 import signal
 import sys
@@ -103,7 +102,9 @@ def _main(name: str) -> NoReturn:
 def _unraisable(lost: sys.UnraisableHookArgs) -> None:
     """Where Python drops an exception, as in callbacks of its garbage collector: a stop is tried again later."""
     if issubclass(lost.exc_type, KeyboardInterrupt):
-        timer = threading.Timer(AGAIN_SECONDS, _thread.interrupt_main)
+        main = threading.main_thread().ident
+        assert main is not None
+        timer = threading.Timer(AGAIN_SECONDS, signal.pthread_kill, (main, signal.SIGINT))
         timer.daemon = True
         timer.start()
     else:
