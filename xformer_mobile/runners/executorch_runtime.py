@@ -81,7 +81,8 @@ class ExecuTorchRunner(Runner):
         except RuntimeError as error:
             raise BundleError(f"ExecuTorch can't run {self.path}: {' '.join(str(error).split())[:200]}") from error
         if len(outputs) != len(self.output_shapes):
-            raise BundleError(f"{self.path} has {len(outputs)} outputs, the manifest declares {len(self.output_shapes)}")
+            declared = len(self.output_shapes)
+            raise BundleError(f"{self.path} has {len(outputs)} outputs, the manifest declares {declared}")
         # Copied: the runtime reuses the memory of its outputs.
         return {name: values.numpy().copy() for name, values in zip(self.output_shapes, outputs, strict=True)}
 
