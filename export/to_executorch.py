@@ -41,14 +41,16 @@ BACKENDS = ("xnnpack", "coreml")
 
 
 def convert(prepared: Prepared, options: Options, path: Path) -> Converted:
-    """Convert the mobile form and write ``path``, a .pte file. Same weights, same versions, same bytes.
+    """Convert the mobile form and write ``path``, a .pte file.
+
+    Same weights, same versions, same bytes, with XNNPACK. For Core ML there is an identifier drawn at random in it, by
+    which devices keep what they have compiled.
 
     Raises:
         ConversionError: ExecuTorch failed, or an op that computes is left outside the backend.
         MissingDependencyError: executorch is not installed.
         UnavailableError: the backend can't be used on this machine.
     """
-    exir = require("executorch.exir", extra="executorch")
     partitioner = lookup("ExecuTorch backend", options.backend, {"xnnpack": _xnnpack, "coreml": _coreml})
     size = prepared.config.image_size
     # Core ML's compiler makes halves of floats itself, and trips over a program that has them.
@@ -56,6 +58,7 @@ def convert(prepared: Prepared, options: Options, path: Path) -> Converted:
     module = _Typed(prepared.mobile, torch.float16 if half else torch.float32)
     example = torch.zeros(1, size.height, size.width, 3, dtype=torch.uint8)
     with _quiet():
+        exir = require("executorch.exir", extra="executorch")
         program = export_program(module, (example,), DECOMPOSITIONS)
         with conversion_errors("ExecuTorch", program):
             edge = exir.to_edge_transform_and_lower(

@@ -60,7 +60,9 @@ def test_export_predict_verify_a_trained_checkpoint(call: Call, checkpoint: Path
     target = tmp_path / "bundle"
     status, out, err = call("export", "--checkpoint", checkpoint, "--output", target)
     assert status == 0
-    assert re.fullmatch(r"Stages: load the converters [\d.]+ s, prepare the model .*, put the bundle in place .* s\n", err)
+    assert re.fullmatch(
+        r"Stages: load the converters [\d.]+ s, prepare the model .*, put the bundle in place .* s\n", err
+    )
     assert "xformer_xxs for classify: 3 classes" in out
     assert "top-1 agreement 100.00%" in out
 
@@ -143,7 +145,11 @@ def test_all_formats_and_how_long_each_took(call: Call, checkpoint: Path, tmp_pa
 @pytest.mark.usefixtures("quick_converters")
 def test_core_ml_by_itself_is_in_half_precision(call: Call, checkpoint: Path, tmp_path: Path) -> None:
     arguments = ["--checkpoint", checkpoint, "--no-verify", "--output", tmp_path / "bundle", "--json"]
-    for formats, asked, precision in (("coreml", [], "fp16"), ("coreml,onnx", [], "fp32"), ("tflite", ["fp16"], "fp16")):
+    for formats, asked, precision in (
+        ("coreml", [], "fp16"),
+        ("coreml,onnx", [], "fp32"),
+        ("tflite", ["fp16"], "fp16"),
+    ):
         quantize = ["--quantize", *asked] if asked else []
         status, out, _ = call("export", *arguments, "--format", formats, *quantize)
         assert (status, json.loads(out)["manifest"]["precision"]) == (0, precision)
@@ -250,7 +256,11 @@ def test_verify_fails_where_the_outputs_differ(call: Call, tmp_path: Path, make_
         (["--format", "tfilte"], 2, "unknown format 'tfilte' (did you mean 'tflite'?)"),
         (["--format", "onnx,caffe"], 2, "unknown format 'caffe'"),
         (["--format", "coreml", "--minimum-ios", "14"], 2, "'14' is not one of '15', '16', '17', '18'"),
-        (["--format", "executorch", "--backend", "xnpack"], 2, "unknown ExecuTorch backend 'xnpack' (did you mean 'xnn"),
+        (
+            ["--format", "executorch", "--backend", "xnpack"],
+            2,
+            "unknown ExecuTorch backend 'xnpack' (did you mean 'xnn",
+        ),
         (["--format", "tflite", "--ort-format"], 2, "--ort-format goes with --format onnx"),
         (["--quantize", "int8"], 1, "quantization 'int8' is not built yet; this version has: none, fp16"),
         (["--quantize", "int3"], 2, "unknown quantization 'int3'"),

@@ -196,7 +196,7 @@ def test_fp16_keeps_norms_reductions_and_outputs_in_fp32(half: Path) -> None:
     assert len(norms) == 21
     seen = set()
     for node in graph.node:
-        floats = {types[name] for name in (*node.input, *node.output)} & {single, onnx.TensorProto.FLOAT16}
+        floats = {types[name] for name in (*node.input, *node.output) if name} & {single, onnx.TensorProto.FLOAT16}
         path = node.name.rpartition("/")[0] + "/"
         if node.op_type == "Cast":
             continue
@@ -221,13 +221,6 @@ def test_fp16_is_smaller_and_agrees(half: Path, graphs: dict[str, onnx.ModelProt
     comparison = compare(expected, found, Postprocess.of(config), engine="onnxruntime", precision="fp16")
     assert len(comparison.outputs) == 3
     assert all(30 < output.snr_db < 100 for output in comparison.outputs)
-
-
-def test_report_counts_ops_and_has_onnx_runtimes_own_opinion(graphs: dict[str, onnx.ModelProto], tmp_path: Path) -> None:
-    converted = to_onnx.convert(_prepared(), Options(), tmp_path / "model.onnx")
-    assert converted.graph["ops"] == dict(sorted(Counter(node.op_type for node in graphs["classify"].graph.node).items()))
-    assert any("NNAPI" in line for line in converted.graph["mobile_usability"])
-    assert str(tmp_path) not in json.dumps(converted.graph)
 
 
 def _files(path: Path) -> dict[str, bytes]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -48,7 +49,8 @@ class ExecuTorchRunner(Runner):
         self._program: Any = None
 
     def open(self) -> None:
-        with silenced():
+        with silenced(), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # that it is experimental
             runtime = require("executorch.runtime", extra="executorch")
             bindings = require("executorch.extension.pybindings.portable_lib", extra="executorch")
         # The runtime crashes on some foreign files; this much it leaves to its caller.
