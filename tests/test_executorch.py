@@ -175,7 +175,7 @@ def test_bytes_in_and_named_float32_out(detector: Made) -> None:
 
 
 def test_outputs_of_one_picture_outlive_the_next(detector: Made) -> None:
-    """The runtime reuses their memory."""
+    """Whatever the runtime does with their memory."""
     with detector.runner() as runner:
         first = runner.run(golden_picture(0, SIZE))
         kept = {name: values.copy() for name, values in first.items()}

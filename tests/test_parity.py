@@ -85,13 +85,14 @@ def test_a_difference_within_the_tolerance_is_none_beyond_it_is() -> None:
 
 
 def test_fp16_is_held_to_the_noise_over_all_pictures() -> None:
-    """One picture may be noisier than allowed; fp32's bound on single values does not apply."""
+    """Two of them may be noisier than allowed; fp32's bound on single values does not apply."""
     reference = _outputs(_config("segment"), pictures=4)
     signal = sum(np.square(outputs["logits"], dtype=np.float64).sum() for outputs in reference)
     for snr_db, kept in ((40.5, True), (39.5, False)):
         found = [{"logits": outputs["logits"].copy()} for outputs in reference]
-        lowest = found[2]["logits"].argmin()  # no pixel's class changes
-        found[2]["logits"].flat[lowest] -= math.sqrt(signal / 10 ** (snr_db / 10))
+        for picture in (1, 2):
+            lowest = found[picture]["logits"].argmin()  # no pixel's class changes
+            found[picture]["logits"].flat[lowest] -= math.sqrt(signal / 10 ** (snr_db / 10) / 2)
         comparison = _compare(_config("segment"), reference, found, "fp16")
         (output,) = comparison.outputs
         assert output.snr_db == pytest.approx(snr_db, abs=1e-3)
