@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +10,7 @@ from xformer_mobile.chatter import silenced
 from xformer_mobile.errors import BundleError, UnavailableError
 from xformer_mobile.optional import require
 from xformer_mobile.preprocess import ByteImage
-from xformer_mobile.runners.base import Outputs, Runner
-from xformer_mobile.spec import ImageSize
+from xformer_mobile.runners.base import FileRunner, Outputs
 
 __all__ = ["ExecuTorchRunner"]
 
@@ -25,28 +23,13 @@ DELEGATES = ("XnnpackBackend", "CoreMLBackend")
 """What our programs hand their graph to, by the names that they and the runtime use."""
 
 
-class ExecuTorchRunner(Runner):
-    """Runs a .pte file.
-
-    Args:
-        path: the program.
-        threads: of ExecuTorch's thread pool, which the whole process shares; None leaves the choice to the engine.
-    """
+class ExecuTorchRunner(FileRunner):
+    """Runs a .pte file. Its threads are those of ExecuTorch's pool, which the whole process shares."""
 
     engine = "executorch"
 
-    def __init__(
-        self,
-        path: Path,
-        image_size: ImageSize,
-        output_shapes: Mapping[str, tuple[int, ...]],
-        threads: int | None = None,
-    ) -> None:
-        super().__init__(image_size, output_shapes)
-        self.path = path
-        self.threads = threads
-        self._method: Any = None
-        self._program: Any = None
+    _method: Any = None
+    _program: Any = None
 
     def open(self) -> None:
         with silenced(), warnings.catch_warnings():
