@@ -221,6 +221,13 @@ def test_verify_golden_in_json(call: Call, make_bundle: MakeBundle) -> None:
     assert document["parity"]["onnx"]["outputs"]["logits"]["relative_max"] <= 1e-4
 
 
+def test_verify_of_one_format(call: Call, make_bundle: MakeBundle) -> None:
+    status, out, _ = call("verify", make_bundle("classify"), "--format", "onnx", "--json")
+    assert (status, list(json.loads(out)["parity"])) == (0, ["onnx"])
+    status, _, err = call("verify", make_bundle("classify"), "--format", "tflite")
+    assert (status, err) == (2, "xformer-verify: error: unknown format 'tflite'; valid: onnx\n")
+
+
 def test_verify_untrained_bundle_on_own_pictures(call: Call, make_bundle: MakeBundle, photo: Path) -> None:
     status, out, _ = call("verify", make_bundle("detect"), "--images", photo.parent)
     assert status == 0
