@@ -158,14 +158,18 @@ def _logged(target: Path, name: str, keep_log: bool) -> Iterator[None]:
         with chatter_to(log):
             yield
     except ConversionError as error:
-        if not log.stat().st_size:
+        if not _has_content(log):
             raise
         raise ConversionError(f"{error}; what the converter printed is in {log}") from error
     finally:
-        if not log.stat().st_size:
-            log.unlink()
+        if not _has_content(log):
+            log.unlink(missing_ok=True)
             with contextlib.suppress(OSError):  # other formats' logs are there
                 log.parent.rmdir()
+
+
+def _has_content(file: Path) -> bool:
+    return file.exists() and file.stat().st_size > 0
 
 
 def work_directory(target: Path) -> Path:

@@ -8,6 +8,7 @@ ONNX Runtime's ``ort.fbs``: InferenceSession (field 3) -> KernelTypeStrResolver 
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Iterator
 from typing import Any
 
@@ -30,7 +31,13 @@ def canonical(content: bytes) -> bytes:
     Raises:
         ValueError: the file is laid out in another way.
     """
-    data = bytearray(content)
+    try:
+        return _canonical(bytearray(content))
+    except struct.error as error:  # an offset that leads out of the file
+        raise ValueError("not a .ort file, or a truncated one") from error
+
+
+def _canonical(data: bytearray) -> bytes:
     root = table.Table(data, encode.Get(packer.uoffset, data, 0))
     where = root.Offset(4 + 2 * RESOLVER_FIELD)
     if data[4:8] != b"ORTM" or not where:

@@ -22,6 +22,12 @@ PYTORCH = str(Path(torch.__file__).parent)
 MAX_MESSAGE = 300
 """So many characters of a converter's message are repeated; some print pages."""
 
+NODE = r"(?:%|\b(?:node|op) )['\"`]?(\w+)"
+"""How messages name a node of the graph: ``%add_3``, ``node add_3``, ``op 'add_3'``. Many nodes have names that are
+words of English too ("mean", "add"), so a bare word is none."""
+
+KIND = r"\w+(?:\.\w+)+"
+
 
 Decompositions = Mapping[Any, Callable[..., Any]]
 
@@ -76,19 +82,23 @@ def conversion_errors(tool: str, program: ExportedProgram) -> Iterator[None]:
 def locate(program: ExportedProgram, text: str) -> str:
     """Where the first op that ``text`` names comes from: `` at OP, module PATH (FILE:LINE)``; empty if none is named.
 
-    Converters name an op by its node in the graph, or by its kind; the node is looked for first.
+    Converters name an op by its node in the graph, or by its kind; the node is looked for first. What an op is
+    applied to, which FX prints beside it, is not what the text is about.
     """
-    words = set(re.findall(r"\w+(?:\.\w+)*", text))
+    text = re.sub(r"\(args = .*?, kwargs = \{.*?\}\)", "", text.replace("::", "."), flags=re.DOTALL)
     nodes = [node for node in program.graph.nodes if node.op == "call_function"]
-    for names in (lambda node: {node.name}, _names_of_kind):
-        for node in nodes:
-            if names(node) & words:
+    by_name = {node.name: node for node in nodes}
+    by_kind = {name: node for node in reversed(nodes) for name in _names_of_kind(node)}
+    for pattern, known in ((NODE, by_name), (KIND, by_kind)):
+        for name in re.findall(pattern, text):
+            if name in known:
+                node = known[name]
                 return f" at {node.target}, module {_module_path(node)}{_source(node)}"
     return ""
 
 
 def _names_of_kind(node: Any) -> set[str]:
-    """How a converter may write an op's kind: ``aten.add.Tensor``, ``aten::add`` (two words), ``aten.add``."""
+    """How a converter may write an op's kind: ``aten.add.Tensor``, ``aten.add``, ``torch.ops.aten.add.Tensor``."""
     full = str(node.target)  # aten.add.Tensor
     return {full, full.rpartition(".")[0], f"torch.ops.{full}"}
 

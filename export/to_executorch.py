@@ -41,19 +41,24 @@ BACKENDS = ("xnnpack", "coreml")
 
 
 def convert(prepared: Prepared, options: Options, path: Path) -> Converted:
-    """Convert the mobile form and write ``path``, a .pte file. Same weights, same versions, same bytes.
+    """Convert the mobile form and write ``path``, a .pte file.
+
+    Same weights, same versions, same bytes, with XNNPACK. For Core ML there is an identifier drawn at random in it, by
+    which devices keep what they have compiled.
 
     Raises:
         ConversionError: ExecuTorch failed, or an op that computes is left outside the backend.
         MissingDependencyError: executorch is not installed.
         UnavailableError: the backend can't be used on this machine.
     """
-    exir = require("executorch.exir", extra="executorch")
     partitioner = lookup("ExecuTorch backend", options.backend, {"xnnpack": _xnnpack, "coreml": _coreml})
     size = prepared.config.image_size
-    module = _Typed(prepared.mobile, torch.float16 if options.precision == "fp16" else torch.float32)
+    # Core ML's compiler makes halves of floats itself, and trips over a program that has them.
+    half = options.precision == "fp16" and options.backend != "coreml"
+    module = _Typed(prepared.mobile, torch.float16 if half else torch.float32)
     example = torch.zeros(1, size.height, size.width, 3, dtype=torch.uint8)
     with _quiet():
+        exir = require("executorch.exir", extra="executorch")
         program = export_program(module, (example,), DECOMPOSITIONS)
         with conversion_errors("ExecuTorch", program):
             edge = exir.to_edge_transform_and_lower(
@@ -183,10 +188,10 @@ def _xnnpack(options: Options) -> Any:
 
 
 def _coreml(options: Options) -> Any:
+    coremltools = import_coremltools()  # before the backend imports it in its own way
     try:
         partition = importlib.import_module("executorch.backends.apple.coreml.partition")
         compiler = importlib.import_module("executorch.backends.apple.coreml.compiler")
-        coremltools = import_coremltools()
     except ImportError as error:
         raise UnavailableError(
             f"this build of ExecuTorch can't lower to Core ML ({error}); use a build for macOS, or --backend xnnpack"
@@ -195,7 +200,9 @@ def _coreml(options: Options) -> Any:
         minimum_deployment_target=getattr(coremltools.target, f"iOS{options.minimum_ios}"),
         compute_precision=coremltools.precision(f"float{options.precision.removeprefix('fp')}"),
     )
-    return partition.CoreMLPartitioner(compile_specs=specs)
+    # Core ML has no bytes: the cast from them stays outside, as with XNNPACK.
+    casts = ["dim_order_ops._to_dim_order_copy.default", "_to_copy.default"]
+    return partition.CoreMLPartitioner(compile_specs=specs, skip_ops_for_coreml_delegation=casts)
 
 
 # ---- what was lowered ----------------------------------------------------------------------------------------

@@ -5,12 +5,14 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import resource
 import shutil
 import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +21,8 @@ import torch
 from PIL import Image
 
 from tests.conftest import Call, MakeBundle
+from xformer_export.formats import CONVERTERS
+from xformer_export.prepare import Converted, Options, Prepared
 from xformer_mobile import cli
 from xformer_mobile.artifact import Bundle
 from xformer_mobile.cli.common import progress
@@ -55,7 +59,10 @@ def files_of(path: Path) -> dict[str, bytes]:
 def test_export_predict_verify_a_trained_checkpoint(call: Call, checkpoint: Path, photo: Path, tmp_path: Path) -> None:
     target = tmp_path / "bundle"
     status, out, err = call("export", "--checkpoint", checkpoint, "--output", target)
-    assert (status, err) == (0, "")
+    assert status == 0
+    assert re.fullmatch(
+        r"Stages: load the converters [\d.]+ s, prepare the model .*, put the bundle in place .* s\n", err
+    )
     assert "xformer_xxs for classify: 3 classes" in out
     assert "top-1 agreement 100.00%" in out
 
@@ -81,6 +88,71 @@ def test_export_in_json(call: Call, checkpoint: Path, tmp_path: Path) -> None:
     assert document["manifest"] == json.loads((target / "manifest.json").read_text("utf-8"))
     assert document["manifest"]["model"]["labels"] == ["crane (bird)", "crane (machine)", "Kräne"]
     assert document["manifest"]["parity"]["onnx"]["passed"] is True
+
+
+def test_ort_format_is_beside_onnx(call: Call, checkpoint: Path, tmp_path: Path) -> None:
+    target = tmp_path / "bundle"
+    status, out, err = call("export", "--checkpoint", checkpoint, "--ort-format", "--output", target, "--json")
+    document = json.loads(out)
+    assert (status, err) == (0, "")
+    assert [entry["file"] for entry in document["manifest"]["artifacts"]] == ["model.onnx", "model.ort"]
+    assert document["manifest"]["parity"].keys() == {"onnx", "ort"}
+    status, out, err = call("verify", target)
+    assert (status, err) == (0, "")
+    assert "ort: top-1 agreement 100.00%" in out
+
+
+@pytest.fixture
+def quick_converters(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Converters of every format that write a few bytes, so that only what is around them is tested."""
+
+    def convert(prepared: Prepared, options: Options, path: Path) -> Converted:
+        if path.suffix == ".mlpackage":
+            path.mkdir()
+            path /= "Manifest.json"
+        path.write_text(repr(options))
+        return Converted({}, "uint8", "NHWC", {"ops": {"Conv": 1}})
+
+    for name, row in CONVERTERS.items():
+        monkeypatch.setitem(CONVERTERS, name, replace(row, convert=convert, imports=()))
+
+
+@pytest.mark.usefixtures("quick_converters")
+def test_all_formats_and_how_long_each_took(call: Call, checkpoint: Path, tmp_path: Path) -> None:
+    arguments = ["--checkpoint", checkpoint, "--format", "all", "--no-verify", "--output", tmp_path / "bundle"]
+    status, out, err = call("export", *arguments, "--minimum-ios", "17", "--backend", "coreml", "--json")
+    document = json.loads(out)
+    assert status == 0
+    assert err == "note: Core ML runs fp32 on the CPU and GPU; --quantize fp16 lets it use the Neural Engine\n"
+    assert list(document["seconds"]) == [
+        "load the converters",
+        "prepare the model",
+        "convert to onnx",
+        "convert to coreml",
+        "convert to tflite",
+        "convert to executorch",
+        "run the reference model",
+        "put the bundle in place",
+    ]
+    assert all(taken >= 0 for taken in document["seconds"].values())
+    assert document["manifest"]["parity"] == {}
+    given = "Options(precision='fp32', minimum_ios=17, backend='coreml')"
+    assert (tmp_path / "bundle" / "model.pte").read_text() == given
+    status, out, _ = call("export", *arguments, "--quiet")
+    assert (status, out.count("not verified")) == (0, 8)
+
+
+@pytest.mark.usefixtures("quick_converters")
+def test_core_ml_by_itself_is_in_half_precision(call: Call, checkpoint: Path, tmp_path: Path) -> None:
+    arguments = ["--checkpoint", checkpoint, "--no-verify", "--output", tmp_path / "bundle", "--json"]
+    for formats, asked, precision in (
+        ("coreml", [], "fp16"),
+        ("coreml,onnx", [], "fp32"),
+        ("tflite", ["fp16"], "fp16"),
+    ):
+        quantize = ["--quantize", *asked] if asked else []
+        status, out, _ = call("export", *arguments, "--format", formats, *quantize)
+        assert (status, json.loads(out)["manifest"]["precision"]) == (0, precision)
 
 
 def test_without_checkpoint_verification_and_output(
@@ -149,6 +221,13 @@ def test_verify_golden_in_json(call: Call, make_bundle: MakeBundle) -> None:
     assert document["parity"]["onnx"]["outputs"]["logits"]["relative_max"] <= 1e-4
 
 
+def test_verify_of_one_format(call: Call, make_bundle: MakeBundle) -> None:
+    status, out, _ = call("verify", make_bundle("classify"), "--format", "onnx", "--json")
+    assert (status, list(json.loads(out)["parity"])) == (0, ["onnx"])
+    status, _, err = call("verify", make_bundle("classify"), "--format", "tflite")
+    assert (status, err) == (2, "xformer-verify: error: unknown format 'tflite'; valid: onnx\n")
+
+
 def test_verify_untrained_bundle_on_own_pictures(call: Call, make_bundle: MakeBundle, photo: Path) -> None:
     status, out, _ = call("verify", make_bundle("detect"), "--images", photo.parent)
     assert status == 0
@@ -183,9 +262,14 @@ def test_verify_fails_where_the_outputs_differ(call: Call, tmp_path: Path, make_
         (["--image-size", "huge"], 2, "write N or HEIGHTxWIDTH"),
         (["--format", "tfilte"], 2, "unknown format 'tfilte' (did you mean 'tflite'?)"),
         (["--format", "onnx,caffe"], 2, "unknown format 'caffe'"),
-        (["--format", "coreml"], 1, "format 'coreml' is not built yet; this version writes: onnx"),
-        (["--format", "onnx", "--format", "tflite"], 1, "format 'tflite' is not built yet"),
-        (["--quantize", "int8"], 1, "quantization 'int8' is not built yet; this version has: none"),
+        (["--format", "coreml", "--minimum-ios", "14"], 2, "'14' is not one of '15', '16', '17', '18'"),
+        (
+            ["--format", "executorch", "--backend", "xnpack"],
+            2,
+            "unknown ExecuTorch backend 'xnpack' (did you mean 'xnn",
+        ),
+        (["--format", "tflite", "--ort-format"], 2, "--ort-format goes with --format onnx"),
+        (["--quantize", "int8"], 1, "quantization 'int8' is not built yet; this version has: none, fp16"),
         (["--quantize", "int3"], 2, "unknown quantization 'int3'"),
         (["--task", "pose"], 2, "unknown task 'pose'; valid: classify, detect, segment"),
         (["--variant", "xformer_xl"], 2, "unknown variant 'xformer_xl'"),
@@ -362,7 +446,7 @@ def test_a_folder_that_can_not_be_read(
     assert len(err.splitlines()) == 1
 
 
-@pytest.mark.parametrize("command", ["export", "predict", "verify"])
+@pytest.mark.parametrize("command", ["doctor", "eval", "export", "predict", "verify"])
 def test_help_has_examples_and_imports_nothing_heavy(command: str) -> None:
     code = (
         "import sys; from xformer_mobile.cli.common import run_command\n"
@@ -546,3 +630,26 @@ def test_a_result_that_can_not_be_printed_is_an_error(make_bundle: MakeBundle) -
     _, err = process.communicate(timeout=60)
     assert process.returncode == 1
     assert err == "xformer-verify: error: the system refused: No space left on device\n"
+
+
+def test_a_stop_that_python_drops_is_tried_again() -> None:
+    """An exception in a destructor, or in a callback of the garbage collector as jax has one, is dropped."""
+    code = """
+import os, signal, sys, time
+from xformer_mobile import cli
+signal.signal(signal.SIGINT, cli._stop)
+sys.unraisablehook = cli._unraisable
+
+class Dropping:
+    def __del__(self):
+        os.kill(os.getpid(), signal.SIGINT)
+        time.sleep(0.01)
+
+try:
+    Dropping()
+    time.sleep(60)
+except KeyboardInterrupt:
+    print("stopped")
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert (done.stdout, done.stderr) == ("stopped\n", "")

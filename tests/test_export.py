@@ -27,7 +27,13 @@ from xformer_mobile.errors import (
     UnavailableError,
     UsageError,
 )
+from xformer_mobile.mobile import ChannelNorm
+from xformer_mobile.parity import compare, run_all
+from xformer_mobile.patterns import golden_picture
+from xformer_mobile.postprocess import Postprocess
 from xformer_mobile.runners import open_runner
+from xformer_mobile.runners.onnx_runtime import OnnxRuntimeRunner
+from xformer_mobile.runners.pytorch import TorchRunner
 from xformer_mobile.spec import TASKS, ImageSize
 from xformer_mobile.weights import save_checkpoint
 
@@ -170,6 +176,53 @@ def test_two_conversions_are_byte_identical(precision: str, tmp_path: Path) -> N
     assert _files(tmp_path / "a") == _files(tmp_path / "b")
 
 
+@pytest.fixture(scope="module")
+def half(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The detector in fp16."""
+    folder = tmp_path_factory.mktemp("half")
+    _convert(_prepared("detect"), folder, "fp16")
+    return folder / "model.onnx"
+
+
+def test_fp16_keeps_norms_reductions_and_outputs_in_fp32(half: Path) -> None:
+    model = onnx.load(half)
+    graph = onnx.shape_inference.infer_shapes(model, strict_mode=True).graph
+    types = {value.name: value.type.tensor_type.elem_type for value in (*graph.value_info, *graph.input, *graph.output)}
+    types |= {tensor.name: tensor.data_type for tensor in graph.initializer}
+    single, byte = onnx.TensorProto.FLOAT, onnx.TensorProto.UINT8
+    assert {types[output.name] for output in graph.output} == {single}
+    assert types["image"] == byte
+    norms = {f"{path}/" for path, part in _prepared("detect").mobile.named_modules() if isinstance(part, ChannelNorm)}
+    assert len(norms) == 21
+    seen = set()
+    for node in graph.node:
+        floats = {types[name] for name in (*node.input, *node.output) if name} & {single, onnx.TensorProto.FLOAT16}
+        path = node.name.rpartition("/")[0] + "/"
+        if node.op_type == "Cast":
+            continue
+        if path in norms or node.op_type in to_onnx.KEPT_IN_FP32:
+            assert floats == {single}, node.name
+            seen.add(path)
+        elif node.op_type in ("Conv", "MatMul"):
+            assert floats == {onnx.TensorProto.FLOAT16}, node.name
+    assert norms <= seen
+
+
+def test_fp16_is_smaller_and_agrees(half: Path, graphs: dict[str, onnx.ModelProto]) -> None:
+    """Untrained weights: their logits are small differences of large sums, where trained ones have 40 dB and more."""
+    prepared = _prepared("detect")
+    config = prepared.config
+    assert half.stat().st_size < 0.6 * graphs["detect"].ByteSize()
+    images = [golden_picture(index, SMALL) for index in range(3)]
+    with TorchRunner(prepared.reference) as runner:
+        expected = run_all(runner, images)
+    with OnnxRuntimeRunner(half, SMALL, config.output_shapes(), threads=1) as runner:
+        found = run_all(runner, images)
+    comparison = compare(expected, found, Postprocess.of(config), engine="onnxruntime", precision="fp16")
+    assert len(comparison.outputs) == 3
+    assert all(30 < output.snr_db < 100 for output in comparison.outputs)
+
+
 def _files(path: Path) -> dict[str, bytes]:
     return {str(file.relative_to(path)): file.read_bytes() for file in sorted(path.rglob("*")) if file.is_file()}
 
@@ -287,7 +340,7 @@ def test_formats_that_can_be_written(names: list[str], expected: tuple[str, ...]
 @pytest.mark.parametrize(
     ("names", "kind", "message"),
     [
-        (["tfilte"], UsageError, r"unknown format 'tfilte' \(did you mean 'tflite'\?\); valid: onnx, coreml"),
+        (["tfilte"], UsageError, r"unknown format 'tfilte' \(did you mean 'tflite'\?\); valid: onnx, ort, coreml"),
         (["onnx", ""], UsageError, "unknown format ''"),
     ],
     ids=str,

@@ -26,8 +26,8 @@ def _config(task: str) -> ModelConfig:
     return ModelConfig.create(task, "xformer_xxs", num_classes=5, image_size=ImageSize(64, 128))
 
 
-def _compare(config: ModelConfig, reference: list[Outputs], found: list[Outputs]):
-    return compare(reference, found, Postprocess.of(config), engine="test", precision="fp32")
+def _compare(config: ModelConfig, reference: list[Outputs], found: list[Outputs], precision: str = "fp32"):
+    return compare(reference, found, Postprocess.of(config), engine="test", precision=precision)
 
 
 @pytest.mark.parametrize("task", TASKS)
@@ -51,7 +51,8 @@ def test_figures_are_those_of_the_worst_picture() -> None:
     assert output.max_abs == 0.5
     assert output.mean_abs == pytest.approx(0.1)
     assert output.relative_max == 0.125  # 0.5 of a range of 4
-    assert output.snr_db == pytest.approx(10 * math.log10(30 / 0.25))
+    assert output.snr_db == pytest.approx(10 * math.log10(60 / 0.25))  # over both pictures
+    assert output.worst_snr_db == pytest.approx(10 * math.log10(30 / 0.25))
     assert not comparison
     assert comparison.misses() == ["logits differs by 1.25e-01 of its range, 1e-04 is allowed"]
 
@@ -81,6 +82,36 @@ def test_a_difference_within_the_tolerance_is_none_beyond_it_is() -> None:
         lowest = found[2]["logits"].argmin()  # no pixel's class changes
         found[2]["logits"].flat[lowest] -= share * span
         assert bool(_compare(_config("segment"), reference, found)) is kept
+
+
+def test_fp16_is_held_to_the_noise_over_all_pictures() -> None:
+    """Two of them may be noisier than allowed; fp32's bound on single values does not apply."""
+    reference = _outputs(_config("segment"), pictures=4)
+    signal = sum(np.square(outputs["logits"], dtype=np.float64).sum() for outputs in reference)
+    for snr_db, kept in ((40.5, True), (39.5, False)):
+        found = [{"logits": outputs["logits"].copy()} for outputs in reference]
+        for picture in (1, 2):
+            lowest = found[picture]["logits"].argmin()  # no pixel's class changes
+            found[picture]["logits"].flat[lowest] -= math.sqrt(signal / 10 ** (snr_db / 10) / 2)
+        comparison = _compare(_config("segment"), reference, found, "fp16")
+        (output,) = comparison.outputs
+        assert output.snr_db == pytest.approx(snr_db, abs=1e-3)
+        assert output.worst_snr_db < 40
+        assert output.relative_max > 1e-2
+        assert bool(comparison) is kept
+        expected = [] if kept else ["logits has a signal-to-noise ratio of 39.5 dB; 40 dB needed"]
+        assert comparison.misses() == expected
+        assert comparison.as_json()["tolerance"] == {"snr_db": 40.0, "agreement": 0.995}
+
+
+def test_in_fp16_too_an_output_that_is_not_finite_is_a_miss() -> None:
+    for value in (math.nan, math.inf):
+        reference, found = _outputs(_config("segment")), _outputs(_config("segment"))
+        found[1]["logits"].flat[3] = value
+        with np.errstate(invalid="ignore"):
+            comparison = _compare(_config("segment"), reference, found, "fp16")
+        assert not comparison
+        assert comparison.as_json()["outputs"]["logits"]["snr_db"] is None
 
 
 def test_another_class_is_a_miss_and_a_tie_is_none() -> None:

@@ -7,6 +7,7 @@ descriptors that are redirected, for the whole process. Progress goes on: it has
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import os
 import sys
 from collections.abc import Iterator
@@ -56,3 +57,4 @@ def _flush() -> None:
     for stream in (sys.stdout, sys.stderr):
         with contextlib.suppress(OSError, ValueError, AttributeError):
             stream.flush()
+    ctypes.CDLL(None).fflush(None)  # what C has printed waits in buffers of its own

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import signal
 import sys
+import threading
 from collections.abc import Iterator
 from types import FrameType
 from typing import NoReturn
@@ -22,6 +23,8 @@ __all__ = [
 ]
 
 INTERRUPTED = "interrupted; what was not finished is not written"
+
+AGAIN_SECONDS = 0.1
 
 _received: list[int] = []
 """The signals that asked us to stop."""
@@ -87,6 +90,7 @@ def _main(name: str) -> NoReturn:
     # unfinished.
     signal.signal(signal.SIGINT, _stop)
     signal.signal(signal.SIGTERM, _stop)
+    sys.unraisablehook = _unraisable
     try:
         from xformer_mobile.cli.common import run_command
 
@@ -99,6 +103,18 @@ def _main(name: str) -> NoReturn:
         pass
     print(f"xformer-{name}: error: {INTERRUPTED}", file=sys.stderr)
     sys.exit(1)
+
+
+def _unraisable(lost: sys.UnraisableHookArgs) -> None:
+    """Where Python drops an exception, as in callbacks of its garbage collector: a stop is tried again later."""
+    if issubclass(lost.exc_type, KeyboardInterrupt):
+        main = threading.main_thread().ident
+        assert main is not None
+        timer = threading.Timer(AGAIN_SECONDS, signal.pthread_kill, (main, signal.SIGINT))
+        timer.daemon = True
+        timer.start()
+    else:
+        sys.__unraisablehook__(lost)
 
 
 def _stop(number: int, frame: FrameType | None) -> None:

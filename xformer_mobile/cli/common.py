@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
 import click
+from rich.cells import cell_len
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
@@ -188,6 +189,8 @@ def print_table(table: Table) -> None:
     """
     console = _console()
     if not console.is_terminal:
+        if isinstance(table.title, str):
+            table.min_width = cell_len(table.title)  # a title is as wide as its table
         console.width = max(console.width, _console(width=UNLIMITED).measure(table).maximum)
     console.print(table)
 

@@ -115,7 +115,7 @@ def _problem(capability: Capability) -> str | None:
             with deferred_interrupt(), silenced():
                 _import(module)
         except ModuleNotFoundError as error:
-            return f"{error.name} is not installed"
+            return f"{error.name or module} is not installed"
         except MissingDependencyError as error:
             return str(error).partition(";")[0]
         except Exception as error:  # a broken installation raises anything

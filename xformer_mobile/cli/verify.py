@@ -15,6 +15,7 @@ from xformer_mobile.optional import require
 from xformer_mobile.parity import Comparison, compare, run_all
 from xformer_mobile.preprocess import ByteImage, find_images, load_image, preprocess
 from xformer_mobile.runners import Outputs, open_runner_for_format
+from xformer_mobile.spec import lookup
 
 __all__ = ["command"]
 
@@ -22,7 +23,7 @@ EPILOG = """\b
 Examples:
   xformer-verify my-bundle
   xformer-verify my-bundle --images photographs --checkpoint my.safetensors
-  xformer-verify my-bundle --json
+  xformer-verify my-bundle --format onnx --json
 """
 
 
@@ -36,10 +37,19 @@ Examples:
     help="Your own pictures: a file or a directory; repeat it. [default: the bundle's golden inputs]",
 )
 @click.option("--checkpoint", type=PATH, help="The checkpoint that the bundle was made from; --images needs it.")
+@click.option("--format", "formats", multiple=True, metavar="NAME", help="Only this format; repeat it. [default: all]")
 @common_options
-def command(path: Path, images: tuple[Path, ...], checkpoint: Path | None, as_json: bool, quiet: bool) -> int:
+def command(
+    path: Path,
+    images: tuple[Path, ...],
+    checkpoint: Path | None,
+    formats: tuple[str, ...],
+    as_json: bool,
+    quiet: bool,
+) -> int:
     """Compare every artifact of a bundle with the reference model.
 
+    Each artifact is run by its engine, which has to be installed; --format leaves out the others.
     On the golden inputs, the expected outputs are part of the bundle. On your own pictures the reference model
     runs here: give its checkpoint (a bundle of the sample weights or of untrained ones needs none).
     Exits with 1 when a tolerance is missed, or when a picture can't be read: it is named, the others are compared.
@@ -48,7 +58,9 @@ def command(path: Path, images: tuple[Path, ...], checkpoint: Path | None, as_js
     failures: list[str] = []
     if checkpoint is not None and not images:
         raise UsageError("--checkpoint is used with --images; the golden outputs are part of the bundle")
-    with progress(1 + len(bundle.formats), quiet=quiet) as step:
+    chosen = [lookup("format", name, dict.fromkeys(bundle.formats, name)) for name in dict.fromkeys(formats)]
+    chosen = chosen or list(bundle.formats)
+    with progress(1 + len(chosen), quiet=quiet) as step:
         step("run the reference model")
         if images:
             pictures, failures = _load(bundle, find_images(images))
@@ -59,7 +71,7 @@ def command(path: Path, images: tuple[Path, ...], checkpoint: Path | None, as_js
                 raise BundleError(f"{path} has no golden cases; give --images")
             pictures, expected = [case.image for case in cases], [dict(case.outputs) for case in cases]
         found: dict[str, tuple[str, list[Outputs]]] = {}
-        for format in bundle.formats:
+        for format in chosen:
             step(f"run {format}")
             with open_runner_for_format(bundle, format) as runner:
                 found[format] = (runner.engine, run_all(runner, pictures))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import abc
 from collections.abc import Mapping
+from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING
 
@@ -17,7 +18,7 @@ from xformer_mobile.spec import ImageSize
 if TYPE_CHECKING:
     from typing_extensions import Self
 
-__all__ = ["Outputs", "Runner"]
+__all__ = ["FileRunner", "Outputs", "Runner"]
 
 Outputs = dict[str, npt.NDArray[np.float32]]
 
@@ -79,3 +80,25 @@ class Runner(abc.ABC):
         if found != declared:
             raise BundleError(f"{self.engine} returned {found}, the manifest declares {declared}")
         return outputs
+
+
+class FileRunner(Runner):
+    """Runs an artifact of a bundle.
+
+    Args:
+        path: the artifact, a file or a directory.
+        image_size: the input's size.
+        output_shapes: each output's shape by name, in order.
+        threads: threads within an operator; None leaves the choice to the engine.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        image_size: ImageSize,
+        output_shapes: Mapping[str, tuple[int, ...]],
+        threads: int | None = None,
+    ) -> None:
+        super().__init__(image_size, output_shapes)
+        self.path = path
+        self.threads = threads

@@ -15,39 +15,25 @@ from xformer_mobile.artifact import INPUT_NAME
 from xformer_mobile.errors import BundleError
 from xformer_mobile.optional import import_coremltools
 from xformer_mobile.preprocess import ByteImage
-from xformer_mobile.runners.base import Outputs, Runner
+from xformer_mobile.runners.base import FileRunner, Outputs
 from xformer_mobile.runners.mil import MilProgram
-from xformer_mobile.spec import ImageSize
 
 __all__ = ["CoreMLRunner"]
 
 
-class CoreMLRunner(Runner):
+class CoreMLRunner(FileRunner):
     """Runs a .mlpackage whose input is an image named "image".
 
     On macOS, Apple's framework runs it, on whatever compute units it chooses. That branch has not been run where this
     project is tested, which is Linux: there it is tested against a stand-in for the framework. Elsewhere the evaluator
     runs it, which shows what the program means, not what Apple's kernels or the Neural Engine make of it.
 
-    Args:
-        path: the package.
-        threads: threads within an operator, for the evaluator; None leaves the choice to the engine. Apple's
-            framework has no such setting: it always chooses by itself.
+    ``threads`` is for the evaluator. Apple's framework has no such setting: it always chooses by itself.
     """
 
     engine = "coreml"
 
-    def __init__(
-        self,
-        path: Path,
-        image_size: ImageSize,
-        output_shapes: Mapping[str, tuple[int, ...]],
-        threads: int | None = None,
-    ) -> None:
-        super().__init__(image_size, output_shapes)
-        self.path = path
-        self.threads = threads
-        self._model: _Model | None = None
+    _model: _Model | None = None
 
     def open(self) -> None:
         if platform.system() == "Darwin":

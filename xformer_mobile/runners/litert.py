@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from xformer_mobile.chatter import silenced
 from xformer_mobile.errors import BundleError
 from xformer_mobile.optional import require
 from xformer_mobile.preprocess import ByteImage
-from xformer_mobile.runners.base import Outputs, Runner
-from xformer_mobile.spec import ImageSize
+from xformer_mobile.runners.base import FileRunner, Outputs
 
 __all__ = ["LiteRTRunner"]
 
@@ -19,34 +18,20 @@ FILE_IDENTIFIER = b"TFL3"
 """At byte 4 of a model of the format's only version."""
 
 
-class LiteRTRunner(Runner):
-    """Runs a .tflite file. Its tensors bear the manifest's names.
-
-    Args:
-        path: the model.
-        threads: threads within an operator; None leaves the choice to the engine.
-    """
+class LiteRTRunner(FileRunner):
+    """Runs a .tflite file. Its tensors bear the manifest's names."""
 
     engine = "litert"
 
-    def __init__(
-        self,
-        path: Path,
-        image_size: ImageSize,
-        output_shapes: Mapping[str, tuple[int, ...]],
-        threads: int | None = None,
-    ) -> None:
-        super().__init__(image_size, output_shapes)
-        self.path = path
-        self.threads = threads
-        self._interpreter: Any = None
+    _interpreter: Any = None
 
     def open(self) -> None:
         litert = require("ai_edge_litert.interpreter", extra="tflite")
         _check_file(self.path)
         try:
-            self._interpreter = litert.Interpreter(model_path=str(self.path), num_threads=self.threads)
-            self._interpreter.allocate_tensors()
+            with silenced():  # it names its delegate
+                self._interpreter = litert.Interpreter(model_path=str(self.path), num_threads=self.threads)
+                self._interpreter.allocate_tensors()
         except (RuntimeError, ValueError) as error:
             self._interpreter = None
             raise BundleError(f"LiteRT refuses {self.path}: {' '.join(str(error).split())[:200]}") from error

@@ -2,42 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 from xformer_mobile.errors import BundleError, UnavailableError
 from xformer_mobile.optional import require
 from xformer_mobile.preprocess import ByteImage
-from xformer_mobile.runners.base import Outputs, Runner
-from xformer_mobile.spec import ImageSize
+from xformer_mobile.runners.base import FileRunner, Outputs
 
 __all__ = ["OnnxRuntimeRunner", "XnnpackRunner"]
 
 
-class OnnxRuntimeRunner(Runner):
-    """Runs a .onnx or .ort file.
-
-    Args:
-        path: the model.
-        threads: threads within an operator; None leaves the choice to the engine.
-    """
+class OnnxRuntimeRunner(FileRunner):
+    """Runs a .onnx or .ort file."""
 
     engine = "onnxruntime"
     providers: tuple[str, ...] = ("CPUExecutionProvider",)
     """Execution providers, first choice first."""
 
-    def __init__(
-        self,
-        path: Path,
-        image_size: ImageSize,
-        output_shapes: Mapping[str, tuple[int, ...]],
-        threads: int | None = None,
-    ) -> None:
-        super().__init__(image_size, output_shapes)
-        self.path = path
-        self.threads = threads
-        self._session: Any = None
+    _session: Any = None
 
     def open(self) -> None:
         ort = require("onnxruntime", extra="run")
