@@ -43,6 +43,9 @@ MAX_RUNS = 100
 MEASURING_SHARE = 2.0
 """A round measures for so many times as long as its start took."""
 
+FIRST_SHARE = 0.5
+"""And so the first MIN_ROUNDS: most answers are easy, and no verdict comes before them."""
+
 
 @dataclass(frozen=True)
 class Plan:
@@ -273,7 +276,7 @@ def _round_seconds(plan: Plan, start_seconds: float, passed: float, number: int)
     if missing <= 0:
         return MEASURING_SHARE * start_seconds
     left = plan.budget_seconds - passed - (missing - 1) * start_seconds
-    return min(MEASURING_SHARE * start_seconds, 0.9 * left / missing)
+    return min(FIRST_SHARE * start_seconds, 0.9 * left / missing)
 
 
 def _pair(number: int, base: Process, candidate: Process, runs: int, coin: random.Random) -> Pair:
