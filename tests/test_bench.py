@@ -5,12 +5,14 @@ from __future__ import annotations
 import copy
 import json
 import os
+import platform
 import shutil
 import signal
 import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import jsonschema
@@ -26,7 +28,8 @@ from xformer_mobile.bench.measure import choose_cpus, choose_engines
 from xformer_mobile.bench.report import distribution_svg, histogram, html_page
 from xformer_mobile.bench.worker import is_stable
 from xformer_mobile.cli import bench as command
-from xformer_mobile.errors import BenchmarkError, BundleError, UsageError
+from xformer_mobile.errors import BenchmarkError, BundleError, UnavailableError, UsageError
+from xformer_mobile.runners import Engine
 
 SCHEMA = Path(command.__file__).parent.parent / "schemas/latency_run.schema.json"
 
@@ -181,6 +184,17 @@ def test_engines_are_those_that_fit(bundle: Path) -> None:
         choose_engines(opened, ["tflite"])
 
 
+def test_what_is_only_evaluated_is_not_timed(monkeypatch: pytest.MonkeyPatch) -> None:
+    both: Any = SimpleNamespace(formats=("onnx", "coreml"), path=Path("bundle"))
+    monkeypatch.setattr(Engine, "is_installed", True)
+    monkeypatch.setattr(platform, "system", lambda: "Linux")
+    assert choose_engines(both, ()) == ("onnxruntime",)
+    with pytest.raises(UnavailableError, match="coreml runs on Darwin only"):
+        choose_engines(both, ["coreml"])
+    monkeypatch.setattr(platform, "system", lambda: "Darwin")
+    assert choose_engines(both, ()) == ("onnxruntime", "coreml")
+
+
 # ---- files --------------------------------------------------------------------------------------------------
 
 
@@ -322,7 +336,7 @@ def test_a_histogram_in_ascii() -> None:
         ({}, None),
         ({"samples_ns": [10, 20, 30] * 10}, "is known to"),
         ({"samples_ns": [10, 11, 10]}, "is not known at all"),
-        ({"samples_ns": [100] * 60 + [120] * 40, "processes": [60, 40]}, "a process differs from the others by 20%"),
+        ({"samples_ns": [100] * 60 + [120] * 40, "processes": [60, 40]}, "a process differs from the others by 20.0%"),
     ],
 )
 def test_noise_is_admitted(change: dict[str, Any], reason: str | None) -> None:

@@ -179,12 +179,12 @@ def noise_of(measurement: Measurement) -> list[str]:
     middle = statistics.median(samples)
     half = _half_width(samples) / middle if middle else math.inf
     if half > MEDIAN_WITHIN:
-        known = "is not known at all" if math.isinf(half) else f"is known to {half:.0%} only"
+        known = "is not known at all" if math.isinf(half) else f"is known to {half:.1%} only"
         reasons.append(f"the median of {len(samples)} samples {known}, {MEDIAN_WITHIN:.0%} is asked for")
     medians = [statistics.median(part) for part in measurement.by_process_ns("inference")]
     apart = max(abs(value / middle - 1) for value in medians) if middle else 0.0
     if apart > PROCESSES_WITHIN:
-        reasons.append(f"a process differs from the others by {apart:.0%}, {PROCESSES_WITHIN:.0%} is allowed")
+        reasons.append(f"a process differs from the others by {apart:.1%}, {PROCESSES_WITHIN:.0%} is allowed")
     disturbances = measurement.document.get("disturbances", {})
     preempted = (disturbances.get("preempted") or 0) / len(samples)
     if preempted > MAX_PREEMPTED:

@@ -31,20 +31,27 @@ def choose_engines(bundle: Bundle, names: Sequence[str]) -> tuple[str, ...]:
 
     Raises:
         UsageError: an unknown engine, or one whose formats the bundle does not have.
-        UnavailableError: no engine is installed for any of the bundle's formats.
+        UnavailableError: no engine is installed for any of the bundle's formats, or the one that is asked for has no
+            speed on this system.
     """
     for name in names:
         row = lookup("engine", name, ENGINES)
         if not set(row.formats) & set(bundle.formats):
             raise UsageError(f"{name} runs {', '.join(row.formats)}; {bundle.path} has {', '.join(bundle.formats)}")
+        if not row.is_native:
+            raise UnavailableError(
+                f"{name} runs on {' and '.join(row.systems)} only; here its artifact is evaluated, and how long that "
+                "takes says nothing"
+            )
     if names:
         return tuple(dict.fromkeys(names))
     rows = [row for row in ENGINES.values() if set(row.formats) & set(bundle.formats)]
     # XNNPACK's provider is in few builds of ONNX Runtime: where it is wanted, it is named.
-    found = tuple(row.name for row in rows if row.is_installed and row.name != "onnxruntime-xnnpack")
+    found = tuple(row.name for row in rows if row.is_installed and row.is_native and row.name != "onnxruntime-xnnpack")
     if not found:
         raise UnavailableError(
-            f"no engine for {', '.join(bundle.formats)} is installed; xformer-doctor says what to type"
+            f"no engine for {', '.join(bundle.formats)} is installed that can be timed here; xformer-doctor says what "
+            "to type"
         )
     return found
 

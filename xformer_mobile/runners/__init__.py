@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import platform
 from dataclasses import dataclass
 
 from xformer_mobile.artifact import Bundle
@@ -18,7 +19,8 @@ __all__ = ["ENGINES", "Engine", "Outputs", "Runner", "open_runner", "open_runner
 class Engine:
     """An engine, the formats that it runs, and where its runner is: a module here, imported when it is used.
 
-    ``package`` is what has to be installed for it.
+    ``package`` is what has to be installed for it. ``systems`` are those on which it is the engine itself, empty for
+    all: elsewhere its outputs can be had, by evaluating the artifact, and its speed can't.
     """
 
     name: str
@@ -26,6 +28,12 @@ class Engine:
     module: str
     runner: str
     package: str
+    systems: tuple[str, ...] = ()
+
+    @property
+    def is_native(self) -> bool:
+        """Whether the engine itself runs on this system, so that its times mean something."""
+        return not self.systems or platform.system() in self.systems
 
     @property
     def is_installed(self) -> bool:
@@ -40,7 +48,7 @@ ENGINES = {
         Engine("onnxruntime-xnnpack", ("onnx", "ort"), "onnx_runtime", "XnnpackRunner", "onnxruntime"),
         Engine("litert", ("tflite",), "litert", "LiteRTRunner", "ai_edge_litert"),
         Engine("executorch", ("executorch",), "executorch_runtime", "ExecuTorchRunner", "executorch"),
-        Engine("coreml", ("coreml",), "core_ml", "CoreMLRunner", "coremltools"),
+        Engine("coreml", ("coreml",), "core_ml", "CoreMLRunner", "coremltools", systems=("Darwin",)),
     )
 }
 """Of the engines for one format, the first is the default."""
