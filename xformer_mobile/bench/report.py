@@ -14,12 +14,15 @@ from xformer_mobile.optional import require
 __all__ = ["distribution_svg", "figures", "histogram", "html_page", "milliseconds"]
 
 STYLE = """
+:root { color-scheme: light dark; --line: light-dark(#ccc, #555); --noisy: light-dark(#a00, #f77); }
 body { font: 16px/1.5 system-ui, sans-serif; margin: 2rem auto; max-width: 70rem; padding: 0 1rem; }
+h1, h2, h3, p, li { overflow-wrap: anywhere; }
+div { overflow-x: auto; }
 table { border-collapse: collapse; margin: 1rem 0; }
-th, td { border-bottom: 1px solid #ccc; padding: .3rem .8rem; text-align: right; }
-th:first-child, td:first-child { text-align: left; }
-.noisy { color: #a00; font-weight: bold; }
-svg { height: auto; max-width: 100%; }
+th, td { border-bottom: 1px solid var(--line); padding: .3rem .8rem; text-align: right; white-space: nowrap; }
+th:first-child, td:first-child { text-align: left; white-space: normal; }
+.noisy { color: var(--noisy); font-weight: bold; }
+svg { background: white; height: auto; max-width: 100%; }
 """
 
 BINS = 60
@@ -105,7 +108,8 @@ def html_page(files: Mapping[str, LatencyRun]) -> str:
     """
     parts = [
         "<!doctype html>",
-        '<html lang="en"><head><meta charset="utf-8"><title>Latency</title>',
+        '<html lang="en"><head><meta charset="utf-8">',
+        '<meta name="viewport" content="width=device-width"><title>Latency</title>',
         f"<style>{STYLE}</style></head><body>",
         "<h1>Latency</h1>",
     ]
@@ -115,28 +119,54 @@ def html_page(files: Mapping[str, LatencyRun]) -> str:
         tools = ", ".join(f"{tool} {version}" for tool, version in run.document["tools"].items())
         parts.append(f"<h2>{_escape(name)}</h2>")
         parts.append(f"<p>{_escape(run.machine_name)}; {_escape(run.document['created'])}; {_escape(tools)}</p>")
-        parts += [_html_table(entry) for entry in run.measurements]
+        parts.append(_html_overview(run.measurements))
+        parts += [_html_measurement(entry) for entry in run.measurements]
     parts += ["<h2>Distributions</h2>", distribution_svg(files), "</body></html>", ""]
     return "\n".join(parts)
 
 
-def _html_table(entry: Measurement) -> str:
-    head = "".join(f"<th>{name}</th>" for name in ("phase", "samples", "min", "p50", "p90", "p99", "spread"))
+def _html_overview(entries: Sequence[Measurement]) -> str:
+    """One line a measurement: how long inference takes, the file's size, the memory beyond the loaded model."""
+    rows = []
+    for entry in entries:
+        found, peak = entry.statistics()["inference"], entry.peak_over_loaded_bytes
+        cells = [milliseconds(value) for value in (found.min_ns, found.p50_ns, found.p90_ns, found.p99_ns)]
+        cells += [f"{entry.document['artifact']['size_bytes'] / 1e6:.1f}", "" if peak is None else f"{peak / 1e6:.1f}"]
+        rows.append((entry.name, *cells, "too noisy to tell" if noise_of(entry) else ""))
+    names = (
+        "inference",
+        "min, ms",
+        "p50, ms",
+        "p90, ms",
+        "p99, ms",
+        "size, MB",
+        "memory over the loaded model, MB",
+        "",
+    )
+    return _html_table(names, rows)
+
+
+def _html_measurement(entry: Measurement) -> str:
+    """Every phase, and why it is noisy where it is."""
     rows = [
-        f"<tr><td>{_escape(phase)}</td><td>{found.count}</td>"
-        + "".join(f"<td>{milliseconds(value)} ms</td>" for value in (found.min_ns, found.p50_ns))
-        + "".join(f"<td>{milliseconds(value)} ms</td>" for value in (found.p90_ns, found.p99_ns))
-        + f"<td>{found.spread:.0%}</td></tr>"
+        (
+            phase,
+            found.count,
+            *map(milliseconds, (found.min_ns, found.p50_ns, found.p90_ns, found.p99_ns)),
+            f"{found.spread:.0%}",
+        )
         for phase, found in entry.statistics().items()
     ]
-    noisy = "".join(f"<p class=noisy>Too noisy to tell: {_escape(reason)}</p>" for reason in noise_of(entry))
-    peak = entry.peak_over_loaded_bytes
-    memory = "" if peak is None else f", {peak / 1e6:.1f} MB over the loaded model"
-    size = entry.document["artifact"]["size_bytes"] / 1e6
-    return (
-        f"<h3>{_escape(entry.name)}</h3><p>{size:.1f} MB{memory}</p>{noisy}"
-        f"<table><tr>{head}</tr>{''.join(rows)}</table>"
-    )
+    reasons = "".join(f"<li>{_escape(reason)}</li>" for reason in noise_of(entry))
+    noisy = f"<p class=noisy>Too noisy to tell:</p><ul class=noisy>{reasons}</ul>" if reasons else ""
+    names = ("phase", "samples", "min, ms", "p50, ms", "p90, ms", "p99, ms", "spread")
+    return f"<h3>{_escape(entry.name)}</h3>{_html_table(names, rows)}{noisy}"
+
+
+def _html_table(names: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
+    head = "".join(f"<th>{name}</th>" for name in names)
+    body = "".join(f"<tr>{''.join(f'<td>{_escape(cell)}</td>' for cell in row)}</tr>" for row in rows)
+    return f"<div><table><tr>{head}</tr>{body}</table></div>"
 
 
 def _escape(text: object) -> str:
