@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from xformer_export import to_coreml, to_executorch, to_onnx, to_tflite
-from xformer_export.prepare import Converted, Options, Prepared
+from xformer_export.prepare import Converted, Network, Options, Prepared
 from xformer_mobile.artifact import FORMATS
 from xformer_mobile.errors import UnavailableError
 from xformer_mobile.spec import lookup
@@ -32,7 +32,8 @@ class Converter:
 
     ``convert`` writes the artifact and returns what there is to say of it; ``tools`` are the distributions whose
     versions the manifest records; ``imports`` are the modules that converting and verifying load, which the extra
-    ``extra`` brings; ``in_all`` is whether ``--format all`` means it too.
+    ``extra`` brings; ``in_all`` is whether ``--format all`` means it too; ``convert_network`` writes any other network
+    by the same steps, where that is built.
     """
 
     format: str
@@ -41,6 +42,7 @@ class Converter:
     tools: tuple[str, ...]
     imports: tuple[str, ...]
     in_all: bool = True
+    convert_network: Callable[[Network, Path], None] | None = None
 
     def tool_versions(self) -> dict[str, str]:
         """The installed versions of the tools, by name."""
@@ -56,6 +58,7 @@ CONVERTERS = {
             "onnx",
             ("torch", "onnx", "onnxscript", "onnxsim"),
             ("torch._dynamo", "torch.onnx", "onnx", "onnxscript", "onnxsim", "onnxruntime"),
+            convert_network=to_onnx.convert_network,
         ),
         Converter(
             "ort",
@@ -78,6 +81,7 @@ CONVERTERS = {
             "tflite",
             ("torch", "litert-torch", "litert-converter", "ai-edge-litert", "ai-edge-quantizer"),
             ("torch._dynamo", "litert_torch", "ai_edge_litert.interpreter"),
+            convert_network=to_tflite.convert_network,
         ),
         Converter(
             "executorch",
@@ -85,6 +89,7 @@ CONVERTERS = {
             "executorch",
             ("torch", "executorch"),
             ("torch._dynamo", "executorch.exir", "executorch.runtime"),
+            convert_network=to_executorch.convert_network,
         ),
     )
 }

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+
+from torch import nn
 
 from xformer_mobile import __version__
 from xformer_mobile.artifact import GoldenCase, describe_input
@@ -17,11 +20,25 @@ from xformer_mobile.runners.pytorch import TorchRunner
 from xformer_mobile.spec import ImageSize, ModelConfig
 from xformer_mobile.zoo import load_reference, one_thread
 
-__all__ = ["PRODUCER", "Converted", "Options", "Prepared", "golden_cases", "metadata_of", "prepare"]
+__all__ = ["PRODUCER", "Converted", "Network", "Options", "Prepared", "golden_cases", "metadata_of", "prepare"]
 
 PRODUCER = "xformer-mobile"
 
 GOLDEN_CASES = 3
+
+
+@dataclass(frozen=True)
+class Network:
+    """What of any model the converters need: a module and its interface.
+
+    ``module`` takes an RGB image of bytes, uint8 (1, H, W, 3) of ``image_size``, and returns a tuple of float32
+    outputs; ``output_shapes`` are their shapes by name, in that order.
+    """
+
+    name: str
+    module: nn.Module
+    image_size: ImageSize
+    output_shapes: Mapping[str, tuple[int, ...]]
 
 
 @dataclass(frozen=True)
@@ -38,6 +55,12 @@ class Prepared:
     @property
     def config(self) -> ModelConfig:
         return self.reference.config
+
+    @property
+    def network(self) -> Network:
+        """The mobile form."""
+        config = self.config
+        return Network(config.variant.name, self.mobile, config.image_size, config.output_shapes())
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from torch.export import ExportedProgram
 
 from xformer_mobile.errors import ConversionError, XFormerError
 
-__all__ = ["conversion_errors", "export_program", "locate", "replace_modules"]
+__all__ = ["Decompositions", "conversion_errors", "export_program", "locate", "replace_modules"]
 
 PYTORCH = str(Path(torch.__file__).parent)
 
@@ -28,8 +28,8 @@ words of English too ("mean", "add"), so a bare word is none."""
 
 KIND = r"\w+(?:\.\w+)+"
 
-
 Decompositions = Mapping[Any, Callable[..., Any]]
+"""What replaces an op, by op."""
 
 
 def export_program(

@@ -26,15 +26,15 @@ import torch
 from torch import Tensor, nn
 
 from xformer_export.op_rules import check_ops
-from xformer_export.prepare import Converted, Options, Prepared
-from xformer_export.program import conversion_errors, export_program, replace_modules
+from xformer_export.prepare import Converted, Network, Options, Prepared
+from xformer_export.program import Decompositions, conversion_errors, export_program, replace_modules
 from xformer_mobile.errors import UnavailableError
 from xformer_mobile.files import output_errors
 from xformer_mobile.mobile import ChannelNorm, MobileXFormer
 from xformer_mobile.optional import import_coremltools, require
-from xformer_mobile.spec import lookup
+from xformer_mobile.spec import ImageSize, lookup
 
-__all__ = ["BACKENDS", "convert"]
+__all__ = ["BACKENDS", "convert", "convert_network"]
 
 BACKENDS = ("xnnpack", "coreml")
 """What ExecuTorch hands the graph to."""
@@ -52,24 +52,14 @@ def convert(prepared: Prepared, options: Options, path: Path) -> Converted:
         UnavailableError: the backend can't be used on this machine.
     """
     partitioner = lookup("ExecuTorch backend", options.backend, {"xnnpack": _xnnpack, "coreml": _coreml})
-    size = prepared.config.image_size
     # Core ML's compiler makes halves of floats itself, and trips over a program that has them.
     half = options.precision == "fp16" and options.backend != "coreml"
     module = _Typed(prepared.mobile, torch.float16 if half else torch.float32)
-    example = torch.zeros(1, size.height, size.width, 3, dtype=torch.uint8)
-    with _quiet():
-        exir = require("executorch.exir", extra="executorch")
-        program = export_program(module, (example,), DECOMPOSITIONS)
-        with conversion_errors("ExecuTorch", program):
-            edge = exir.to_edge_transform_and_lower(
-                program,
-                partitioner=[partitioner(options)],
-                compile_config=exir.EdgeCompileConfig(_check_ir_validity=False),
-            )
-            graph = edge.exported_program().graph
-            delegated, left = _count(edge.exported_program().graph_module)
-            check_ops("executorch", left)
-            content = bytes(edge.to_executorch().buffer)
+    with _lowered(module, prepared.config.image_size, DECOMPOSITIONS, partitioner, options) as edge:
+        graph = edge.exported_program().graph
+        delegated, left = _count(edge.exported_program().graph_module)
+        check_ops("executorch", left)
+        content = bytes(edge.to_executorch().buffer)
     with output_errors(path.name):
         path.write_bytes(content)
     partitions = sum("executorch_call_delegate" in str(node.target) for node in graph.nodes)
@@ -84,6 +74,42 @@ def convert(prepared: Prepared, options: Options, path: Path) -> Converted:
             "not_delegated": dict(sorted(left.items())),
         },
     )
+
+
+def convert_network(network: Network, path: Path) -> None:
+    """Convert any network in float32 with XNNPACK by the same steps and write ``path``.
+
+    What XNNPACK does not take stays outside of it and runs on ExecuTorch's portable kernels.
+
+    Raises:
+        ConversionError: ExecuTorch failed.
+        MissingDependencyError: executorch is not installed.
+    """
+    with _lowered(network.module, network.image_size, {}, _xnnpack, Options()) as edge:
+        content = bytes(edge.to_executorch().buffer)
+    with output_errors(path.name):
+        path.write_bytes(content)
+
+
+@contextlib.contextmanager
+def _lowered(
+    module: nn.Module,
+    size: ImageSize,
+    decompositions: Decompositions,
+    partitioner: Callable[[Options], Any],
+    options: Options,
+) -> Iterator[Any]:
+    """A module that takes bytes (1, H, W, 3), lowered; what fails in the block is ExecuTorch's failure too."""
+    example = torch.zeros(1, size.height, size.width, 3, dtype=torch.uint8)
+    with _quiet():
+        exir = require("executorch.exir", extra="executorch")
+        program = export_program(module, (example,), decompositions)
+        with conversion_errors("ExecuTorch", program):
+            yield exir.to_edge_transform_and_lower(
+                program,
+                partitioner=[partitioner(options)],
+                compile_config=exir.EdgeCompileConfig(_check_ir_validity=False),
+            )
 
 
 # ---- the mobile form in the target's own ops ---------------------------------------------------------------

@@ -20,7 +20,7 @@ from typing import Any
 import torch
 
 from xformer_export.op_rules import check_graph
-from xformer_export.prepare import PRODUCER, Converted, Options, Prepared, metadata_of
+from xformer_export.prepare import PRODUCER, Converted, Network, Options, Prepared, metadata_of
 from xformer_export.program import conversion_errors, export_program
 from xformer_mobile import __version__
 from xformer_mobile.artifact import FORMATS, INPUT_NAME
@@ -29,7 +29,7 @@ from xformer_mobile.files import output_errors
 from xformer_mobile.mobile import ChannelNorm
 from xformer_mobile.optional import require
 
-__all__ = ["OPSET", "convert", "convert_to_ort"]
+__all__ = ["OPSET", "convert", "convert_network", "convert_to_ort"]
 
 OPSET = 18
 
@@ -45,30 +45,31 @@ def convert(prepared: Prepared, options: Options, path: Path) -> Converted:
         MissingDependencyError: onnx, onnxscript or onnxsim is not installed.
     """
     onnx = require("onnx", extra="onnx")
-    require("onnxscript", extra="onnx")
-    onnxsim = require("onnxsim", extra="onnx")
-
-    exported = _export(prepared)
-    try:
-        model, same = onnxsim.simplify(exported)
-    except Exception as error:  # the simplifier's C++ raises plain RuntimeErrors
-        raise ConversionError(f"onnxsim failed: {error}") from error
-    if not same:
-        raise ConversionError("onnxsim changed what the graph computes")
+    model = _lower(prepared.network)
     if options.precision == "fp16":
         model = _to_half(prepared, model)
-    model = _clean(onnx, prepared, model)
-    try:
-        onnx.checker.check_model(model, full_check=True)
-    except onnx.checker.ValidationError as error:
-        raise ConversionError(f"the ONNX checker refuses the graph: {str(error).splitlines()[0]}") from error
+    _clean(onnx, prepared.network, model)
+    onnx.helper.set_model_props(model, metadata_of(prepared))
+    ranks = _check(onnx, model)
     ops = Counter(node.op_type for node in model.graph.node)
-    check_graph("onnx", ops, _ranks(onnx, model))
-    content: bytes = model.SerializeToString(deterministic=True)
-    with output_errors(path.name):
-        path.write_bytes(content)
+    check_graph("onnx", ops, ranks)
+    _write(model, path)
     graph = {"ops": dict(sorted(ops.items())), "mobile_usability": _mobile_usability(path)}
     return Converted({"opset": OPSET}, "uint8", "NHWC", graph)
+
+
+def convert_network(network: Network, path: Path) -> None:
+    """Convert any network in float32 by the same steps and write ``path``: any ops, and no metadata.
+
+    Raises:
+        ConversionError: the exporter or the simplifier failed, or the graph has shapes that are not static.
+        MissingDependencyError: onnx, onnxscript or onnxsim is not installed.
+    """
+    onnx = require("onnx", extra="onnx")
+    model = _lower(network)
+    _clean(onnx, network, model)
+    _check(onnx, model)
+    _write(model, path)
 
 
 def convert_to_ort(prepared: Prepared, options: Options, path: Path) -> Converted:
@@ -107,17 +108,46 @@ def _release(version: str) -> str:
     return ".".join(version.split(".")[:2])
 
 
-def _export(prepared: Prepared) -> Any:
+def _lower(network: Network) -> Any:
+    """The network as a simplified ModelProto in float32."""
+    require("onnxscript", extra="onnx")
+    onnxsim = require("onnxsim", extra="onnx")
+    exported = _export(network)
+    try:
+        model, same = onnxsim.simplify(exported)
+    except Exception as error:  # the simplifier's C++ raises plain RuntimeErrors
+        raise ConversionError(f"onnxsim failed: {error}") from error
+    if not same:
+        raise ConversionError("onnxsim changed what the graph computes")
+    return model
+
+
+def _check(onnx: Any, model: Any) -> dict[str, int]:
+    """Hold a model to ONNX's own rules; returns the rank of every tensor."""
+    try:
+        onnx.checker.check_model(model, full_check=True)
+    except onnx.checker.ValidationError as error:
+        raise ConversionError(f"the ONNX checker refuses the graph: {str(error).splitlines()[0]}") from error
+    return _ranks(onnx, model)
+
+
+def _write(model: Any, path: Path) -> None:
+    content: bytes = model.SerializeToString(deterministic=True)
+    with output_errors(path.name):
+        path.write_bytes(content)
+
+
+def _export(network: Network) -> Any:
     """The exporter's own result, as a ModelProto."""
-    size = prepared.config.image_size
+    size = network.image_size
     example = torch.zeros(1, size.height, size.width, 3, dtype=torch.uint8)
     with _quiet():
-        traced = export_program(prepared.mobile, (example,), None)
+        traced = export_program(network.module, (example,), None)
         with conversion_errors("the ONNX exporter", traced):
             program = torch.onnx.export(
                 traced,
                 input_names=[INPUT_NAME],
-                output_names=list(prepared.config.output_shapes()),
+                output_names=list(network.output_shapes),
                 opset_version=OPSET,
                 dynamo=True,
                 verbose=False,
@@ -136,7 +166,7 @@ def _translations() -> dict[Any, Any]:
     op: Any = importlib.import_module("onnxscript").opset18
 
     def mean(x: Any, dim: Sequence[int], keepdim: bool = False, dtype: Any = None) -> Any:
-        if sorted(axis % 4 for axis in dim) == [2, 3] and keepdim:
+        if len(x.shape) == 4 and sorted(axis % 4 for axis in dim) == [2, 3] and keepdim:
             return op.GlobalAveragePool(x)
         return op.ReduceMean(x, op.Constant(value_ints=list(dim)), keepdims=int(keepdim))
 
@@ -194,8 +224,8 @@ def _mobile_usability(path: Path) -> list[str]:
     return [line.strip() for line in lines[1:] if line.strip(" =-")]  # the first has the path
 
 
-def _clean(onnx: Any, prepared: Prepared, model: Any) -> Any:
-    """Drop what differs from run to run or machine to machine, and add the metadata."""
+def _clean(onnx: Any, network: Network, model: Any) -> None:
+    """Drop what differs from run to run or machine to machine, and name the model and its producer."""
     for node in model.graph.node:
         node.ClearField("metadata_props")
         node.ClearField("doc_string")
@@ -204,14 +234,12 @@ def _clean(onnx: Any, prepared: Prepared, model: Any) -> Any:
         value.ClearField("doc_string")
     model.graph.ClearField("metadata_props")
     model.graph.ClearField("doc_string")
-    model.graph.name = prepared.config.variant.name
+    model.graph.name = network.name
     model.ClearField("metadata_props")
     model.ClearField("doc_string")
     model.ClearField("functions")
     model.producer_name, model.producer_version = PRODUCER, __version__
     model.ir_version = onnx.helper.find_min_ir_version_for(model.opset_import)
-    onnx.helper.set_model_props(model, metadata_of(prepared))
-    return model
 
 
 def _ranks(onnx: Any, model: Any) -> dict[str, int]:

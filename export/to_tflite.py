@@ -17,7 +17,7 @@ import re
 import struct
 import warnings
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +27,7 @@ from torch import nn
 
 from xformer_export.channels_last import to_channels_last
 from xformer_export.op_rules import check_graph, check_transposes
-from xformer_export.prepare import Converted, Options, Prepared
+from xformer_export.prepare import Converted, Network, Options, Prepared
 from xformer_export.program import conversion_errors, export_program
 from xformer_export.tflite_metadata import METADATA_NAME, OWN_METADATA_NAME, Description, attach_files, describe
 from xformer_export.tflite_metadata import check as check_metadata
@@ -35,8 +35,9 @@ from xformer_mobile.artifact import INPUT_NAME
 from xformer_mobile.errors import ConversionError
 from xformer_mobile.files import output_errors
 from xformer_mobile.optional import require
+from xformer_mobile.spec import ImageSize
 
-__all__ = ["ALIGNMENT", "check_constants", "convert", "finish", "lower"]
+__all__ = ["ALIGNMENT", "check_constants", "convert", "convert_network", "finish", "lower"]
 
 ALIGNMENT = 16
 """Bytes; ``force_align`` of a buffer's data in TFLite's schema."""
@@ -79,16 +80,39 @@ def lower(prepared: Prepared) -> bytes:
         ConversionError: the converter failed.
         MissingDependencyError: litert-torch is not installed.
     """
-    size = prepared.config.image_size
-    example = (torch.zeros(1, size.height, size.width, 3, dtype=torch.uint8),)
     module = to_channels_last(prepared.mobile)
+    content = _lower(module, prepared.config.image_size)
+    check_constants(module, content)
+    return content
+
+
+def convert_network(network: Network, path: Path) -> None:
+    """Convert any network in float32 by the same steps and write ``path``: any ops, and no metadata.
+
+    Raises:
+        ConversionError: the converter failed, or what was written does not read back.
+        MissingDependencyError: litert-torch or ai-edge-litert is not installed.
+    """
+    flatbuffer_utils = require("ai_edge_litert.tools.flatbuffer_utils", extra="tflite")
+    with _known_form():
+        model = flatbuffer_utils.read_model_from_bytearray(_lower(network.module, network.image_size))
+        _shape_model(model, network.output_shapes)
+        model.metadata = _kept_metadata(model)
+        _drop_unused(model)
+    content = _pack(model)
+    _read_back(network, content)
+    with output_errors(path.name):
+        path.write_bytes(content)
+
+
+def _lower(module: nn.Module, size: ImageSize) -> bytes:
+    """The converter's own result for a module that takes bytes (1, H, W, 3)."""
+    example = (torch.zeros(1, size.height, size.width, 3, dtype=torch.uint8),)
     with _quiet():
         litert_torch = require("litert_torch", extra="tflite")
         program = export_program(module, example)
         with conversion_errors("litert-torch", program):
-            content = bytes(litert_torch.convert(module, example).model_content())
-    check_constants(module, content)
-    return content
+            return bytes(litert_torch.convert(module, example).model_content())
 
 
 def finish(prepared: Prepared, options: Options, lowered: bytes) -> tuple[bytes, Converted]:
@@ -101,19 +125,15 @@ def finish(prepared: Prepared, options: Options, lowered: bytes) -> tuple[bytes,
     flatbuffer_utils = require("ai_edge_litert.tools.flatbuffer_utils", extra="tflite")
     content = _with_half_weights(lowered) if options.precision == "fp16" else lowered
     description = describe(prepared)
-    try:
+    with _known_form():
         model = flatbuffer_utils.read_model_from_bytearray(content)
-        _name_interface(model, list(prepared.config.output_shapes()))
-        _shorten_names(model)
-        _read_bytes_by_dequantize(model)
+        _shape_model(model, prepared.network.output_shapes)
         _set_metadata(model, description)
         _drop_unused(model)
-    except (AttributeError, IndexError, KeyError, TypeError, ValueError, struct.error) as error:
-        raise ConversionError(f"litert-torch's model has an unknown form: {type(error).__name__}: {error}") from error
     graph = _check(prepared, model)
     content = attach_files(_pack(model), description)
     check_metadata(content, description)
-    graph.update(_read_back(prepared, content))
+    graph.update(_read_back(prepared.network, content))
     runtime = {entry.name: model.buffers[entry.buffer].data for entry in model.metadata}[MIN_RUNTIME.encode()]
     version = bytes(runtime).rstrip(b"\0").decode("ascii")
     return content, Converted({"tflite_runtime": version}, "uint8", "NHWC", graph)
@@ -158,6 +178,22 @@ def _with_half_weights(content: bytes) -> bytes:
 
 
 # ---- changes of the converter's model ----------------------------------------------------------------------
+
+
+@contextlib.contextmanager
+def _known_form() -> Iterator[None]:
+    """Turn what trips over a model of another form than is known here into a ConversionError."""
+    try:
+        yield
+    except (AttributeError, IndexError, KeyError, TypeError, ValueError, struct.error) as error:
+        raise ConversionError(f"litert-torch's model has an unknown form: {type(error).__name__}: {error}") from error
+
+
+def _shape_model(model: Any, output_shapes: Mapping[str, tuple[int, ...]]) -> None:
+    """The changes that every model of ours has."""
+    _name_interface(model, list(output_shapes))
+    _shorten_names(model)
+    _read_bytes_by_dequantize(model)
 
 
 def _name_interface(model: Any, outputs: list[str]) -> None:
@@ -212,10 +248,14 @@ def _set_metadata(model: Any, description: Description) -> None:
     """Keep the runtime's version of the converter's metadata, and add ours."""
     schema = require("ai_edge_litert.schema_py_generated", extra="tflite")
     model.description = description.name.encode()
-    model.metadata = [entry for entry in model.metadata if entry.name == MIN_RUNTIME.encode()]
+    model.metadata = _kept_metadata(model)
     for name, data in ((METADATA_NAME, description.packed), (OWN_METADATA_NAME, description.own_json)):
         model.metadata.append(schema.MetadataT(name=name.encode(), buffer=len(model.buffers)))
         model.buffers.append(schema.BufferT(data=np.frombuffer(data, np.uint8)))
+
+
+def _kept_metadata(model: Any) -> list[Any]:
+    return [entry for entry in model.metadata if entry.name == MIN_RUNTIME.encode()]
 
 
 def _drop_unused(model: Any) -> None:
@@ -309,7 +349,7 @@ def _check(prepared: Prepared, model: Any) -> dict[str, Any]:
     return {"ops": dict(sorted(ops.items())), "transposes": transposes}
 
 
-def _read_back(prepared: Prepared, content: bytes) -> dict[str, Any]:
+def _read_back(network: Network, content: bytes) -> dict[str, Any]:
     """Load the file as a runtime does and hold its interface to the manifest; returns what XNNPACK takes of it."""
     litert = require("ai_edge_litert.interpreter", extra="tflite")
     try:
@@ -317,14 +357,14 @@ def _read_back(prepared: Prepared, content: bytes) -> dict[str, Any]:
         interpreter.allocate_tensors()
     except (RuntimeError, ValueError) as error:
         raise ConversionError(f"LiteRT refuses the model: {' '.join(str(error).split())[:300]}") from error
-    size = prepared.config.image_size
+    size = network.image_size
     found = [
         {tensor["name"]: (tuple(map(int, tensor["shape"])), tensor["dtype"]) for tensor in tensors}
         for tensors in (interpreter.get_input_details(), interpreter.get_output_details())
     ]
     declared: list[dict[str, Any]] = [
         {INPUT_NAME: ((1, size.height, size.width, 3), np.uint8)},
-        {name: (shape, np.float32) for name, shape in prepared.config.output_shapes().items()},
+        {name: (shape, np.float32) for name, shape in network.output_shapes.items()},
     ]
     if found != declared or list(found[1]) != list(declared[1]):
         raise ConversionError(f"the tflite model's interface is {found}; the manifest's is {declared}")

@@ -138,7 +138,7 @@ def simulate(machine: Machine, ratio: float, seconds: float, seed: int, plan: Pl
         Settings("base", "simulated"),  # type: ignore[arg-type]
         Settings("candidate", "simulated"),  # type: ignore[arg-type]
         plan,
-        start=lambda settings: FakeWorker(world, times[str(settings.bundle)]),
+        start=lambda settings: FakeWorker(world, times[str(settings.model)]),
         now=lambda: world.time,
         coin=random.Random(seed + 1),
     )

@@ -185,8 +185,8 @@ def _compare(ratio: float = 1.0, machine: str = "idle, 2 % noise", seconds: floa
     started: list[str] = []
 
     def start(settings: Settings):
-        started.append(str(settings.bundle))
-        return simulation.FakeWorker(world, times[str(settings.bundle)])
+        started.append(str(settings.model))
+        return simulation.FakeWorker(world, times[str(settings.model)])
 
     reports: list[tuple[float, int]] = []
     found = compare(

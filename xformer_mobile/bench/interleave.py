@@ -30,7 +30,7 @@ from xformer_mobile.bench.sequential import (
 )
 from xformer_mobile.bench.worker import Loaded, Sample, Settings, WarmUp, Worker
 
-__all__ = ["Clock", "Comparison", "Pair", "Plan", "Process", "compare"]
+__all__ = ["MAX_RUNS", "SLOT_NS", "Clock", "Comparison", "Pair", "Plan", "Process", "compare"]
 
 Clock = Literal["wall", "cpu"]
 

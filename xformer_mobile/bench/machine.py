@@ -20,6 +20,7 @@ import numpy as np
 from xformer_mobile import __version__
 
 __all__ = [
+    "TOOLS",
     "describe_machine",
     "describe_tools",
     "flush_denormals",

@@ -5,13 +5,13 @@ from __future__ import annotations
 import html
 import io
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from xformer_mobile.bench.latency_run import LatencyRun, Measurement, noise_of
 from xformer_mobile.optional import require
 
-__all__ = ["distribution_svg", "figures", "histogram", "html_page", "milliseconds"]
+__all__ = ["distribution_svg", "draw_svg", "figures", "histogram", "html_page", "milliseconds", "printable"]
 
 STYLE = """
 :root { color-scheme: light dark; --line: light-dark(#ccc, #555); --noisy: light-dark(#a00, #f77); }
@@ -74,15 +74,9 @@ def distribution_svg(files: Mapping[str, LatencyRun]) -> str:
     Raises:
         MissingDependencyError: matplotlib is not installed.
     """
-    require("matplotlib", extra="report")
-    import matplotlib as mpl
-    from matplotlib.backends.backend_svg import FigureCanvasSVG
-    from matplotlib.figure import Figure
-
     rows = [(name, run, entry) for name, run in files.items() for entry in run.measurements]
-    with mpl.rc_context({"svg.hashsalt": "xformer-mobile", "svg.fonttype": "none", "text.parse_math": False}):
-        figure = Figure(figsize=(9, 1 + 1.9 * len(rows)), layout="constrained")
-        FigureCanvasSVG(figure)
+
+    def draw(figure: Any) -> None:
         axes = figure.subplots(len(rows), 1, squeeze=False)[:, 0]
         for axis, (name, run, entry) in zip(axes, rows, strict=True):
             samples = [value / 1e6 for value in entry.samples_ns("inference")]
@@ -91,9 +85,30 @@ def distribution_svg(files: Mapping[str, LatencyRun]) -> str:
             for label, value in (("p50", found.p50_ns), ("p90", found.p90_ns), ("p99", found.p99_ns)):
                 axis.axvline(value / 1e6, color="#a04040", linewidth=1)
                 axis.annotate(label, (value / 1e6, 1), xycoords=("data", "axes fraction"), fontsize=8, va="bottom")
-            axis.set_title(_printable(f"{name}: {entry.name} ({run.machine_name})")[:160], fontsize=9, pad=14)
+            axis.set_title(printable(f"{name}: {entry.name} ({run.machine_name})")[:160], fontsize=9, pad=14)
             axis.set_ylabel("runs")
         axes[-1].set_xlabel("inference, ms")
+
+    return draw_svg((9, 1 + 1.9 * len(rows)), draw)
+
+
+def draw_svg(inches: tuple[float, float], draw: Callable[[Any], None]) -> str:
+    """What ``draw`` does to an empty matplotlib figure of that width and height, as an SVG element.
+
+    The same bytes for the same drawing; text stays text.
+
+    Raises:
+        MissingDependencyError: matplotlib is not installed.
+    """
+    require("matplotlib", extra="report")
+    import matplotlib as mpl
+    from matplotlib.backends.backend_svg import FigureCanvasSVG
+    from matplotlib.figure import Figure
+
+    with mpl.rc_context({"svg.hashsalt": "xformer-mobile", "svg.fonttype": "none", "text.parse_math": False}):
+        figure = Figure(figsize=inches, layout="constrained")
+        FigureCanvasSVG(figure)
+        draw(figure)
         made = io.StringIO()
         figure.savefig(made, format="svg", metadata={"Date": None, "Creator": None})
     text = made.getvalue()
@@ -170,9 +185,9 @@ def _html_table(names: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
 
 
 def _escape(text: object) -> str:
-    return html.escape(_printable(str(text)))
+    return html.escape(printable(str(text)))
 
 
-def _printable(text: str) -> str:
+def printable(text: str) -> str:
     """Without control characters and halves of surrogate pairs, which neither SVG nor UTF-8 can hold."""
     return "".join(letter if letter.isprintable() else "\N{REPLACEMENT CHARACTER}" for letter in text)

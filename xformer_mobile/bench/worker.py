@@ -32,7 +32,7 @@ from xformer_mobile.errors import BenchmarkError, XFormerError
 from xformer_mobile.optional import import_coremltools
 from xformer_mobile.patterns import golden_picture
 from xformer_mobile.preprocess import preprocess
-from xformer_mobile.runners import ENGINES, Runner, open_runner
+from xformer_mobile.runners import ENGINES, LooseArtifact, Runner, open_loose, open_runner
 from xformer_mobile.spec import ImageSize
 
 if TYPE_CHECKING:
@@ -71,9 +71,12 @@ END_SECONDS = 10
 
 @dataclass(frozen=True)
 class Settings:
-    """What a process measures, and how. ``cpus`` empty leaves the choice to the system."""
+    """What a process measures, and how: ``model`` is a bundle's directory, or an artifact that is in none.
 
-    bundle: Path
+    ``cpus`` empty leaves the choice to the system.
+    """
+
+    model: Path | LooseArtifact
     engine: str
     threads: int = 1
     cpus: tuple[int, ...] = ()
@@ -169,12 +172,12 @@ class Worker:
 
     def load(self) -> Loaded:
         """Load the model and run it once."""
-        settings = {**asdict(self.settings), "bundle": os.path.abspath(self.settings.bundle)}  # noqa: PTH100
+        settings = {**asdict(self.settings), "model": _told(self.settings.model)}
         return Loaded(**self._order("load", settings=settings))
 
-    def warm_up(self) -> WarmUp:
-        """Run until the time of a run no longer changes, or for as long as is reasonable."""
-        answer = self._order("warm_up")
+    def warm_up(self, limit_ns: int = MAX_WARM_UP_NS) -> WarmUp:
+        """Run until the time of a run no longer changes, or until ``limit_ns`` have been spent on it."""
+        answer = self._order("warm_up", limit_ns=limit_ns)
         return WarmUp(tuple(answer["samples_ns"]), answer["stable"])
 
     def run(self, count: int) -> Sample:
@@ -183,7 +186,7 @@ class Worker:
         return Sample(tuple(answer["wall_ns"]), tuple(answer["cpu_ns"]), answer["preempted"])
 
     def phases(self, count: int) -> dict[str, list[int]]:
-        """Preprocess and postprocess ``count`` times; nanoseconds by phase."""
+        """Preprocess and postprocess ``count`` times; nanoseconds by phase. A bundle has rules for both."""
         answer: dict[str, list[int]] = self._order("phases", count=count)
         return answer
 
@@ -213,7 +216,8 @@ class Worker:
         return answer
 
     def _who(self) -> str:
-        return f"the process that measures {self.settings.engine} on {self.settings.bundle}"
+        model = self.settings.model
+        return f"the process that measures {self.settings.engine} on {model if isinstance(model, Path) else model.path}"
 
     def _how(self) -> str:
         assert self._process is not None
@@ -222,6 +226,19 @@ class Worker:
         said = " ".join(self._chatter.read()[-2000:].split())[-200:]
         how = f"of signal {-status}" if status < 0 else f"with exit status {status}"
         return f"{how}; the last it said: {said}" if said else how
+
+
+def _told(model: Path | LooseArtifact) -> dict[str, Any]:
+    """A model as JSON; :func:`_opened` is the other end. Paths are absolute, but links are not followed."""
+    if isinstance(model, Path):
+        return {"bundle": os.path.abspath(model)}  # noqa: PTH100
+    size = model.image_size
+    return {
+        "path": os.path.abspath(model.path),  # noqa: PTH100
+        "format": model.format,
+        "image_size": [size.height, size.width],
+        "output_shapes": {name: list(shape) for name, shape in model.output_shapes.items()},
+    }
 
 
 # ---- the process ------------------------------------------------------------------------------------------
@@ -256,6 +273,7 @@ class _Engine:
 
     def __init__(self) -> None:
         self.runner: Any = None
+        self.bundle: Bundle | None = None
 
     def prepare(self, engine: str) -> dict[str, Any]:
         for module in IMPORTS[engine]:
@@ -269,13 +287,18 @@ class _Engine:
     def load(self, settings: dict[str, Any]) -> dict[str, Any]:
         pinned = bool(settings["cpus"]) and machine.pin(settings["cpus"])
         guarded = machine.flush_denormals()
-        self.bundle = Bundle.open(Path(settings["bundle"]))
         row = ENGINES[settings["engine"]]
-        runner = open_runner(self.bundle, row.name, threads=settings["threads"])
+        model = _opened(settings["model"])
+        if isinstance(model, Bundle):
+            self.bundle = model
+            runner = open_runner(model, row.name, threads=settings["threads"])
+            format = next(name for name in row.formats if name in model.formats)
+        else:
+            format = model.format
+            runner = open_loose(model, row.name, threads=settings["threads"])
         runner.flush_denormals = True
-        size = self.bundle.image_size
         self.source = Image.fromarray(golden_picture(1, SOURCE_SIZE)[0])
-        self.image = golden_picture(0, size)
+        self.image = golden_picture(0, model.image_size)
         gc.collect()
         gc.disable()
         before = machine.resident_bytes()
@@ -289,16 +312,16 @@ class _Engine:
         return {
             "load_ns": load_ns,
             "first_run_ns": first_run_ns,
-            "format": next(name for name in row.formats if name in self.bundle.formats),
+            "format": format,
             "pinned": pinned,
             "denormals": _guard(runner, guarded),
             "rss_start_bytes": before,
             "rss_loaded_bytes": loaded,
         }
 
-    def warm_up(self) -> dict[str, Any]:
+    def warm_up(self, limit_ns: int) -> dict[str, Any]:
         samples: list[int] = []
-        while not is_stable(samples) and len(samples) < MAX_WARM_UPS and sum(samples) < MAX_WARM_UP_NS:
+        while not is_stable(samples) and len(samples) < MAX_WARM_UPS and sum(samples) < limit_ns:
             samples.append(self._timed()[0])
         return {"samples_ns": samples, "stable": is_stable(samples)}
 
@@ -312,6 +335,7 @@ class _Engine:
         }
 
     def phases(self, count: int) -> dict[str, Any]:
+        assert self.bundle is not None
         rule, size = self.bundle.postprocess(), self.bundle.image_size
         samples: dict[str, list[int]] = {"preprocess": [], "postprocess": []}
         outputs = self.runner.run(self.image)
@@ -336,6 +360,13 @@ class _Engine:
         cpu, since = time.process_time_ns(), time.perf_counter_ns()
         self.runner.run(self.image)
         return time.perf_counter_ns() - since, time.process_time_ns() - cpu
+
+
+def _opened(told: dict[str, Any]) -> Bundle | LooseArtifact:
+    if "bundle" in told:
+        return Bundle.open(Path(told["bundle"]))
+    shapes = {name: tuple(shape) for name, shape in told["output_shapes"].items()}
+    return LooseArtifact(Path(told["path"]), told["format"], ImageSize(*told["image_size"]), shapes)
 
 
 def is_stable(samples_ns: Sequence[int]) -> bool:

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import click
-from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
 from xformer_mobile import __version__
@@ -31,7 +30,7 @@ from xformer_mobile.bench import (
 from xformer_mobile.bench.counts import COUNTS, Counts, baseline_bytes, count_bundle, exceeded, read_baseline
 from xformer_mobile.bench.report import distribution_svg, figures, histogram, html_page, milliseconds
 from xformer_mobile.bench.revision import checked_out, export, repository_of
-from xformer_mobile.cli import check_interrupt
+from xformer_mobile.cli import bench_peers
 from xformer_mobile.cli.common import (
     PATH,
     common_options,
@@ -39,7 +38,7 @@ from xformer_mobile.cli.common import (
     note,
     print_json,
     print_table,
-    stderr_console,
+    time_left,
 )
 from xformer_mobile.errors import UsageError
 from xformer_mobile.files import write_file
@@ -52,6 +51,7 @@ Examples:
   xformer-bench run my-bundle
   xformer-bench compare old-bundle new-bundle --max-regression 3%
   xformer-bench counts my-bundle --baseline counts.json
+  xformer-bench peers --image-size 256
   xformer-bench show run.json phone.json --html latency.html
 """
 
@@ -105,6 +105,9 @@ def command() -> None:
     """Measure, compare and count: latency that can be relied on, or a word that it can't."""
 
 
+command.add_command(bench_peers.command)
+
+
 # ---- run ----------------------------------------------------------------------------------------------------
 
 
@@ -132,7 +135,7 @@ def run_(
     it says so; the exit status is 0 all the same. A computer's latency is not a phone's.
     """
     names = choose_engines(Bundle.open(path), engines)
-    with _bar(quiet=quiet, total=runs * len(names)) as update:
+    with time_left(quiet=quiet, total=runs * len(names)) as update:
         done = 0
 
         def report(name: str, count: int) -> None:
@@ -205,7 +208,7 @@ def compare_(
     with _sides(paths, base_rev, candidate_rev, options, quiet=quiet) as (base, candidate):
         name = _common_engine(base, candidate, engine)
         cpus = choose_cpus(threads)
-        with _bar(quiet=quiet, total=budget, suffix="at most") as update:
+        with time_left(quiet=quiet, total=budget, suffix="at most") as update:
             found = compare(
                 Settings(base, name, threads, cpus),
                 Settings(candidate, name, threads, cpus),
@@ -411,27 +414,3 @@ def _print_run(name: str, found: LatencyRun) -> None:
         click.echo(f"size {human_size(size)}, memory {memory}")
         for reason in noise_of(entry):
             click.echo(f"too noisy to tell: {reason}")
-
-
-# ---- progress -----------------------------------------------------------------------------------------------
-
-
-@contextlib.contextmanager
-def _bar(*, quiet: bool, total: float, suffix: str = "") -> Iterator[Callable[[str, float], None]]:
-    """Yield a function to call with a text and with how much of the total is done; shows the time left."""
-    console = stderr_console()
-    columns = (
-        SpinnerColumn(),
-        TextColumn("{task.description}", markup=False),
-        BarColumn(),
-        TimeRemainingColumn(),
-        TextColumn(f"left {suffix}".strip(), markup=False),
-    )
-    with Progress(*columns, console=console, transient=True, disable=quiet or not console.is_terminal) as shown:
-        task = shown.add_task("start", total=total)
-
-        def update(text: str, done: float) -> None:
-            check_interrupt()
-            shown.update(task, description=text, completed=min(done, total))
-
-        yield update

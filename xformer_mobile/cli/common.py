@@ -20,7 +20,15 @@ from typing import Any, NoReturn, TypeVar
 import click
 from rich.cells import cell_len
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    SpinnerColumn,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
 from rich.table import Table
 
 from xformer_mobile import __version__
@@ -40,6 +48,7 @@ __all__ = [
     "progress",
     "run_command",
     "stderr_console",
+    "time_left",
     "wants_debug",
 ]
 
@@ -229,6 +238,27 @@ def progress(total: int | None, *, quiet: bool) -> Iterator[Callable[[str], None
             shown.update(task, description=name, advance=1)
 
         yield step
+
+
+@contextlib.contextmanager
+def time_left(*, quiet: bool, total: float, suffix: str = "") -> Iterator[Callable[[str, float], None]]:
+    """Yield a function to call with a text and with how much of the total is done; shows the time left."""
+    console = stderr_console()
+    columns = (
+        SpinnerColumn(),
+        TextColumn("{task.description}", markup=False),
+        BarColumn(),
+        TimeRemainingColumn(),
+        TextColumn(f"left {suffix}".strip(), markup=False),
+    )
+    with Progress(*columns, console=console, transient=True, disable=quiet or not console.is_terminal) as shown:
+        task = shown.add_task("start", total=total)
+
+        def update(text: str, done: float) -> None:
+            check_interrupt()
+            shown.update(task, description=text, completed=min(done, total))
+
+        yield update
 
 
 class Stages:

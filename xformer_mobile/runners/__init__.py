@@ -5,14 +5,25 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import platform
+from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 from xformer_mobile.artifact import Bundle
-from xformer_mobile.errors import UnavailableError
+from xformer_mobile.errors import UnavailableError, UsageError
 from xformer_mobile.runners.base import Outputs, Runner
-from xformer_mobile.spec import lookup
+from xformer_mobile.spec import ImageSize, lookup
 
-__all__ = ["ENGINES", "Engine", "Outputs", "Runner", "open_runner", "open_runner_for_format"]
+__all__ = [
+    "ENGINES",
+    "Engine",
+    "LooseArtifact",
+    "Outputs",
+    "Runner",
+    "open_loose",
+    "open_runner",
+    "open_runner_for_format",
+]
 
 
 @dataclass(frozen=True)
@@ -54,6 +65,20 @@ ENGINES = {
 """Of the engines for one format, the first is the default."""
 
 
+@dataclass(frozen=True)
+class LooseArtifact:
+    """An artifact that is in no bundle, with what a runner has to be told of it.
+
+    It takes an RGB image of bytes, uint8 (1, H, W, 3) of ``image_size``; ``output_shapes`` are those of its float32
+    outputs by name, in order.
+    """
+
+    path: Path
+    format: str
+    image_size: ImageSize
+    output_shapes: Mapping[str, tuple[int, ...]]
+
+
 def open_runner(bundle: Bundle, engine: str | None = None, *, threads: int | None = None) -> Runner:
     """The runner of one of a bundle's artifacts, not opened yet: use it in a ``with`` statement.
 
@@ -82,8 +107,21 @@ def open_runner_for_format(bundle: Bundle, format: str, *, threads: int | None =
     raise UnavailableError(f"no engine of this version runs {format}")
 
 
-def _runner(bundle: Bundle, engine: Engine, format: str, threads: int | None) -> Runner:
-    artifact = bundle.artifact(format)
-    factory = getattr(importlib.import_module(f"{__name__}.{engine.module}"), engine.runner)
-    runner: Runner = factory(artifact.path, bundle.image_size, bundle.output_shapes, threads)
+def open_loose(artifact: LooseArtifact, engine: str, *, threads: int | None = None) -> Runner:
+    """The runner of an artifact that is in no bundle, not opened yet.
+
+    Raises:
+        UsageError: an unknown engine, or one that does not run the artifact's format.
+    """
+    row = lookup("engine", engine, ENGINES)
+    if artifact.format not in row.formats:
+        raise UsageError(f"{engine} runs {', '.join(row.formats)}; {artifact.path} is {artifact.format}")
+    factory = getattr(importlib.import_module(f"{__name__}.{row.module}"), row.runner)
+    runner: Runner = factory(artifact.path, artifact.image_size, artifact.output_shapes, threads)
     return runner
+
+
+def _runner(bundle: Bundle, engine: Engine, format: str, threads: int | None) -> Runner:
+    path = bundle.artifact(format).path
+    loose = LooseArtifact(path, format, bundle.image_size, bundle.output_shapes)
+    return open_loose(loose, engine.name, threads=threads)
