@@ -11,7 +11,6 @@ randomized addresses, a fixed environment, no garbage collection, no JSON Schema
 from __future__ import annotations
 
 import contextlib
-import functools
 import gc
 import importlib
 import importlib.metadata
@@ -170,7 +169,6 @@ def _emulated() -> str:
     return "emulated, without AVX2"
 
 
-@functools.cache
 def _fixed_addresses() -> tuple[str, ...]:
     """What to start a process with so that its addresses are the same each time; nothing where that is forbidden."""
     setarch = shutil.which("setarch")
@@ -255,12 +253,13 @@ def count_instructions(
     runs = min(max(math.ceil(COUNTED_MACS / max(1, bundle.manifest["model"]["macs"])), MIN_RUNS), MAX_RUNS)
     report(f"try {format} on {engine.name}")
     _run([], job, 1, f"{engine.name} on {bundle.path}")  # says what is wrong, and compiles Python's modules
-    counted = []
+    counted: list[int] = []
+    fixed = _fixed_addresses()
     with tempfile.TemporaryDirectory(prefix="xformer-bench-") as folder:
         for number in (FIRST_RUNS, FIRST_RUNS + runs):
             report(f"count {format} on {engine.name}, {number} runs")
             log = Path(folder) / "log"
-            _run([*_fixed_addresses(), *tool.command(log)], job, number, f"{engine.name} in {tool.name}", log)
+            _run([*fixed, *tool.command(log)], job, number, f"{engine.name} in {tool.name}", log)
             found = tool.read(log.read_text("utf-8", errors="replace")) if log.is_file() else None
             if found is None:
                 raise BenchmarkError(f"{tool.name} has counted nothing of {engine.name}")

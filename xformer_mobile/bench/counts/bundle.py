@@ -54,7 +54,10 @@ def count_artifact(format: str, path: Path) -> dict[str, int]:
         MissingDependencyError: the format's package is not installed.
     """
     try:
-        return READERS[format](path).counts()
+        graph = READERS[format](path)
+        if not graph.operators:
+            raise ValueError("it has no operators")
+        return graph.counts()
     except read_executorch.ForeignDelegateError as error:
         counts = error.graph.counts()
         return {name: counts[name] for name in ("partitions", "undelegated-ops")}

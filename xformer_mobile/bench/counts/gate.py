@@ -54,7 +54,7 @@ class Excess:
 
     def __str__(self) -> str:
         if self.reason:
-            return f"{self.format}: {self.count} can't be compared: {self.reason}"
+            return f"{self.format}: {self.count} can't be compared, count anew with --write-baseline: {self.reason}"
         if self.found is None:
             return f"{self.format}: {self.count} can't be counted here, and {self.limit} is its limit"
         if self.found < self.limit:

@@ -78,7 +78,7 @@ def _typed(type_: Any, *, is_constant: bool = False) -> Tensor:
     if type_.WhichOneof("type") != "tensorType":
         return Tensor((), 0, is_constant)
     tensor = type_.tensorType
-    shape = []
+    shape: list[int] = []
     for side in tensor.dimensions:
         if side.WhichOneof("dimension") != "constant":
             raise ValueError("its program has a flexible shape")
@@ -119,10 +119,11 @@ def _macs(operation: Any, tensors: Mapping[str, Tensor], flags: Mapping[str, boo
         return tensors[name].shape
 
     def flag(parameter: str) -> bool:
-        arguments = operation.inputs[parameter].arguments if parameter in operation.inputs else ()
+        arguments: Any = operation.inputs[parameter].arguments if parameter in operation.inputs else ()
         return bool(arguments) and flags.get(arguments[0].name, False)
 
-    kind, made = operation.type, tensors[operation.outputs[0].name].shape
+    kind: str = operation.type
+    made = tensors[operation.outputs[0].name].shape
     if kind == "conv":  # weight: (output channels, input channels of a group, sides)
         return convolution_macs(made, shape("weight")[1:])
     if kind == "conv_transpose":  # weight: (input channels, output channels of a group, sides)
