@@ -32,6 +32,7 @@ from xformer_export.program import conversion_errors, export_program
 from xformer_export.tflite_metadata import METADATA_NAME, OWN_METADATA_NAME, Description, attach_files, describe
 from xformer_export.tflite_metadata import check as check_metadata
 from xformer_mobile.artifact import INPUT_NAME
+from xformer_mobile.bench.counts.read_tflite import count_partitions
 from xformer_mobile.errors import ConversionError
 from xformer_mobile.files import output_errors
 from xformer_mobile.optional import require
@@ -368,28 +369,5 @@ def _read_back(network: Network, content: bytes) -> dict[str, Any]:
     ]
     if found != declared or list(found[1]) != list(declared[1]):
         raise ConversionError(f"the tflite model's interface is {found}; the manifest's is {declared}")
-    partitions, outside = _count_partitions(interpreter)
+    partitions, outside = count_partitions(interpreter)
     return {"xnnpack_partitions": partitions, "outside_xnnpack": dict(sorted(outside.items()))}
-
-
-def _count_partitions(interpreter: Any) -> tuple[int, Counter[str]]:
-    """How many partitions XNNPACK took of an interpreter's graph, and the ops that it left.
-
-    The interpreter lists the graph's own ops, and after them one DELEGATE for each partition. What a partition
-    computes is inside: from its outputs back to its inputs.
-    """
-    ops = interpreter._get_ops_details()
-    made_by = {int(tensor): op for op in ops if op["op_name"] != "DELEGATE" for tensor in op["outputs"]}
-    partitions = [op for op in ops if op["op_name"] == "DELEGATE"]
-    inside: set[int] = set()
-    for partition in partitions:
-        borders = {int(tensor) for tensor in partition["inputs"]}
-        waiting = [int(tensor) for tensor in partition["outputs"]]
-        while waiting:
-            tensor = waiting.pop()
-            op = None if tensor in borders else made_by.get(tensor)
-            if op is not None and op["index"] not in inside:
-                inside.add(op["index"])
-                waiting += [int(source) for source in op["inputs"]]
-    left = (op["op_name"] for op in ops if op["op_name"] != "DELEGATE" and op["index"] not in inside)
-    return len(partitions), Counter(left)

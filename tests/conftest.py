@@ -6,6 +6,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import torch
+from torch.utils.flop_counter import FlopCounterMode
 
 from xformer_export import ExportRequest, build_bundle
 from xformer_mobile.cli.common import run_command
@@ -13,6 +15,13 @@ from xformer_mobile.spec import ImageSize
 
 MakeBundle = Callable[[str], Path]
 Call = Callable[..., tuple[int, str, str]]
+
+
+def macs_by_torch(module: torch.nn.Module, size: ImageSize) -> int:
+    """Multiply-accumulates of a form of the model for one byte image, by PyTorch's own counter."""
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        module(torch.zeros(1, size.height, size.width, 3, dtype=torch.uint8))
+    return int(counter.get_total_flops()) // 2
 
 
 @pytest.fixture(scope="session")

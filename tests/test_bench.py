@@ -1,4 +1,4 @@
-"""Measuring processes, LatencyRun files, counts, and the command's exit statuses. Nothing asserts on wall time."""
+"""Measuring processes, LatencyRun files, and the command's exit statuses. Nothing asserts on wall time."""
 
 from __future__ import annotations
 
@@ -16,13 +16,11 @@ from types import SimpleNamespace
 from typing import Any
 
 import jsonschema
-import numpy as np
 import pytest
 
 from tests.conftest import Call, MakeBundle
 from xformer_mobile.artifact import Bundle
 from xformer_mobile.bench import LatencyRun, Settings, Worker, machine, measure, noise_of
-from xformer_mobile.bench.counts import COUNTS, baseline_bytes, count_bundle, exceeded, read_baseline
 from xformer_mobile.bench.latency_run import Statistics
 from xformer_mobile.bench.measure import choose_cpus, choose_engines
 from xformer_mobile.bench.report import distribution_svg, histogram, html_page
@@ -355,108 +353,6 @@ def test_noise_that_the_system_tells(tmp_path: Path) -> None:
         (entry,) = LatencyRun.of(written).measurements
         (said,) = noise_of(entry)
         assert reason in said
-
-
-# ---- counts -------------------------------------------------------------------------------------------------
-
-
-def test_counts_are_those_of_the_graph(bundle: Path) -> None:
-    import onnx
-
-    opened = Bundle.open(bundle)
-    counts = count_bundle(opened)["onnx"]
-    assert counts.keys() == COUNTS.keys() - {"partitions"}
-    graph = onnx.load(bundle / "model.onnx").graph
-    assert counts["ops"] == len(graph.node)
-    assert counts["transposes"] == sum(node.op_type == "Transpose" for node in graph.node)
-    assert counts["weights-bytes"] == sum(onnx.numpy_helper.to_array(tensor).nbytes for tensor in graph.initializer)
-    assert counts["artifact-bytes"] == (bundle / "model.onnx").stat().st_size
-    # Exact algebra makes the mobile form cheaper than the reference; most of the work is the same.
-    assert 0.7 < counts["macs"] / opened.manifest["model"]["macs"] <= 1.05
-    assert counts["bytes-moved"] > counts["weights-bytes"]
-    assert count_bundle(opened) == count_bundle(opened)
-
-
-def test_macs_and_bytes_of_a_graph_known_by_hand(tmp_path: Path) -> None:
-    import onnx
-
-    from xformer_mobile.bench.counts import READERS
-
-    helper, f = onnx.helper, onnx.TensorProto.FLOAT
-    nodes = [
-        helper.make_node("Conv", ["x", "w"], ["c"], kernel_shape=[3, 3], pads=[1, 1, 1, 1], group=2),
-        helper.make_node("Reshape", ["c", "shape"], ["r"]),
-        helper.make_node("MatMul", ["r", "m"], ["y"]),
-    ]
-    constants = [
-        onnx.numpy_helper.from_array(np.zeros((4, 1, 3, 3), np.float32), "w"),
-        onnx.numpy_helper.from_array(np.int64([1, 100]), "shape"),
-        onnx.numpy_helper.from_array(np.zeros((100, 7), np.float32), "m"),
-    ]
-    ends = [helper.make_tensor_value_info("x", f, [1, 2, 5, 5])], [helper.make_tensor_value_info("y", f, [1, 7])]
-    model = helper.make_model(helper.make_graph(nodes, "g", *ends, constants), ir_version=10)
-    onnx.save(model, tmp_path / "m.onnx")
-    assert READERS["onnx"](tmp_path / "m.onnx") == {
-        "ops": 3,
-        "transposes": 0,
-        "qdq-pairs": 0,
-        "macs": 4 * 5 * 5 * 9 + 7 * 100,
-        "weights-bytes": 144 + 16 + 2800,
-        "bytes-moved": (200 + 144 + 400) + (400 + 16 + 400) + (400 + 2800 + 28),
-    }
-
-
-def test_limits_and_baselines(tmp_path: Path) -> None:
-    counts = {"onnx": {"ops": 10, "transposes": 2}, "tflite": {"ops": 20, "partitions": 1}}
-    assert exceeded(counts, {}) == []
-    assert [str(excess) for excess in exceeded(counts, {"ops": 15})] == ["tflite: ops is 20, 15 is allowed"]
-    assert exceeded(counts, {"partitions": 1}) == []  # ONNX has no delegate
-    assert len(exceeded(counts, {"bytes-moved": 1})) == 2  # nobody could count it: nothing passes
-    file = tmp_path / "counts.json"
-    file.write_bytes(baseline_bytes(counts))
-    assert read_baseline(file) == counts
-    assert exceeded(counts, {}, counts) == []
-    worse = {"onnx": {"ops": 11, "transposes": 1}, "tflite": {"ops": 20}}
-    assert [str(excess) for excess in exceeded(worse, {}, counts)] == [
-        "onnx: ops is 11, 10 is allowed",
-        "tflite: partitions can't be counted here, and 1 is its limit",
-    ]
-    assert exceeded(worse, {"ops": 50, "partitions": 3}, counts) != []
-    assert exceeded({"onnx": counts["onnx"]}, {}, counts) == []
-
-
-@pytest.mark.parametrize(
-    "content",
-    [
-        "",
-        "[]",
-        "{}",
-        '{"kind": "xformer-mobile counts", "schema_version": "2.0", "formats": {}}',
-        '{"kind": "xformer-mobile counts", "schema_version": "1.0", "formats": []}',
-        '{"kind": "xformer-mobile counts", "schema_version": "1.0", "formats": {"onnx": 5}}',
-        '{"kind": "xformer-mobile counts", "schema_version": "1.0", "formats": {"onnx": {"ops": "5"}}}',
-        '{"kind": "xformer-mobile counts", "schema_version": "1.0", "formats": {"onnx": {"ops": -5}}}',
-    ],
-)
-def test_a_hostile_baseline_is_refused(content: str, tmp_path: Path) -> None:
-    file = tmp_path / "counts.json"
-    file.write_text(content)
-    with pytest.raises(BenchmarkError, match=r"counts\.json"):
-        read_baseline(file)
-
-
-def test_counts_on_the_command_line(call: Call, bundle: Path, tmp_path: Path) -> None:
-    file = tmp_path / "counts.json"
-    status, out, _ = call("bench", "counts", bundle, "--write-baseline", file, "--quiet")
-    assert status == 0
-    assert "artifact-bytes" in out
-    assert file.stat().st_size < 1000
-    assert call("bench", "counts", bundle, "--baseline", file, "--quiet")[0] == 0
-    status, out, _ = call("bench", "counts", bundle, "--baseline", file, "--max-transposes", 0, "--json")
-    assert status == 1
-    document = json.loads(out)
-    assert document["passed"] is False
-    assert "transposes" in document["exceeded"][0]
 
 
 # ---- the command --------------------------------------------------------------------------------------------

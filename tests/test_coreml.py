@@ -24,12 +24,14 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from tests.conftest import macs_by_torch
 from xformer_export import to_coreml
 from xformer_export.op_rules import ALLOWED_OPS, MAX_RANK
 from xformer_export.prepare import Converted, Options, Prepared, metadata_of, prepare
 from xformer_export.to_coreml import SYSTEMS, convert, distinct_labels
 from xformer_mobile import __version__
-from xformer_mobile.errors import ConversionError, UsageError
+from xformer_mobile.bench.counts import count_artifact
+from xformer_mobile.errors import BundleError, ConversionError, UsageError
 from xformer_mobile.mobile import SQUARES_FLOOR
 from xformer_mobile.optional import import_coremltools
 from xformer_mobile.patterns import golden_picture
@@ -141,6 +143,31 @@ def make(tmp_path_factory: pytest.TempPathFactory) -> Make:
 def package(request: pytest.FixtureRequest, make: Make) -> Package:
     """Every package, one after the other."""
     return make(request.param)
+
+
+# ---- what is counted ---------------------------------------------------------------------------------------
+
+
+def test_counts_are_those_of_the_mobile_form(package: Package) -> None:
+    counts = count_artifact("coreml", package.path)
+    size = package.prepared.config.image_size
+    assert counts["macs"] == macs_by_torch(package.prepared.mobile, size)
+    assert counts["ops"] == len(package.ops)
+    assert counts["transposes"] == 0
+    stored = (package.path / WEIGHTS).stat().st_size
+    assert 0.97 * stored < counts["weights-bytes"] < 1.02 * stored  # its blobs are padded; small ones are elsewhere
+    assert counts["bytes-moved"] > counts["weights-bytes"]
+    assert "partitions" not in counts  # which part runs where is known on a device
+
+
+@pytest.mark.parametrize("share", [0.0, 0.1, 0.5, 0.9, 0.999])
+def test_a_truncated_package_is_not_counted(share: float, make: Make, tmp_path: Path) -> None:
+    broken = tmp_path / "broken.mlpackage"
+    shutil.copytree(make("classify-fp16-ios16").path, broken)
+    content = (broken / SPEC).read_bytes()
+    (broken / SPEC).write_bytes(content[: int(len(content) * share)])
+    with pytest.raises(BundleError):
+        count_artifact("coreml", broken)
 
 
 # ---- what an app sees --------------------------------------------------------------------------------------

@@ -5,6 +5,7 @@ A conversion takes most of a minute, so there are few: each task or precision st
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import random
@@ -19,9 +20,11 @@ import pytest
 import torch
 from torch import nn
 
+from tests.conftest import macs_by_torch
 from xformer_export import to_executorch
 from xformer_export.prepare import Converted, Options, Prepared, prepare
 from xformer_export.program import export_program
+from xformer_mobile.bench.counts import count_artifact
 from xformer_mobile.errors import BundleError, ImageError, MissingDependencyError, UnavailableError, UsageError
 from xformer_mobile.mobile import ChannelNorm, to_mobile
 from xformer_mobile.parity import Comparison, compare, run_all
@@ -120,6 +123,43 @@ def test_everything_that_computes_is_delegated(detector: Made) -> None:
     assert graph["delegated"]["aten.bmm"] == 9 * 7
     assert graph["delegated"]["aten.convolution"] > 100
     assert not {"aten.upsample_nearest2d.vec", "aten.mm", "aten.var_mean.correction"} & graph["delegated"].keys()
+
+
+def test_counts_are_those_of_the_program_as_it_is_stored(detector: Made, classifier: Made) -> None:
+    """Its MACs are the mobile form's and those of LayerNorm's means, which are convolutions here."""
+    for made, dtype in ((detector, torch.float32), (classifier, torch.float16)):
+        counts = count_artifact("executorch", made.path)
+        typed = to_executorch._Typed(made.prepared.mobile, dtype)
+        assert counts["macs"] == macs_by_torch(typed, SIZE)
+        graph = made.converted.graph
+        assert counts["partitions"] == graph["partitions"]
+        assert counts["undelegated-ops"] == sum(graph["not_delegated"].values())
+        assert counts["ops"] >= sum(graph["delegated"].values()) + sum(graph["not_delegated"].values())
+        # XNNPACK's convolutions are channels-last: there are more transposes than the model's own.
+        assert counts["transposes"] > graph["delegated"]["aten.permute_copy"]
+        constants = sum(tensor.nbytes for tensor in made.prepared.mobile.to(dtype).state_dict().values())
+        assert 0.95 * constants < counts["weights-bytes"] < 1.1 * constants
+        assert counts["bytes-moved"] > counts["weights-bytes"]
+
+
+def test_a_broken_program_is_counted_or_refused(detector: Made, tmp_path: Path) -> None:
+    content, file = detector.path.read_bytes(), tmp_path / "model.pte"
+    for share in (0.0, 0.001, 0.02, 0.1, 0.5):
+        file.write_bytes(content[: int(len(content) * share)])
+        with pytest.raises(BundleError, match=r"model\.pte can't be counted"):
+            count_artifact("executorch", file)
+    generator = random.Random(0)
+    for _ in range(100):
+        place = generator.randrange(200_000)
+        file.write_bytes(content[:place] + b"\xff\xff" + content[place + 2 :])
+        with contextlib.suppress(BundleError):
+            count_artifact("executorch", file)
+
+
+def test_what_a_foreign_delegate_holds_is_not_counted(apple: Made) -> None:
+    counts = count_artifact("executorch", apple.path)
+    graph = apple.converted.graph
+    assert counts == {"partitions": graph["partitions"], "undelegated-ops": sum(graph["not_delegated"].values())}
 
 
 def test_in_fp16_the_outputs_are_cast_too(classifier: Made) -> None:

@@ -45,6 +45,7 @@ LIGHT = (
     "",
     ".artifact",
     ".bench",
+    ".bench.counts",
     ".chatter",
     ".data",
     ".evaluation",

@@ -12,6 +12,7 @@ import pytest
 
 from tests.conftest import MakeBundle
 from xformer_export.ort_format import canonical
+from xformer_mobile.bench.counts import count_artifact
 from xformer_mobile.errors import BundleError
 from xformer_mobile.patterns import golden_picture
 from xformer_mobile.runners.onnx_runtime import OnnxRuntimeRunner
@@ -62,6 +63,13 @@ def test_it_is_the_same_model(saved: list[bytes], make_bundle: MakeBundle, tmp_p
             outputs.append(runner.run(golden_picture(0, SIZE))["logits"])
     assert np.array_equal(outputs[1], outputs[2])
     assert np.abs(outputs[0] - outputs[2]).max() <= 1e-5 * np.ptp(outputs[0])
+
+
+def test_its_graph_counts_as_the_onnx_files(saved: list[bytes], make_bundle: MakeBundle, tmp_path: Path) -> None:
+    (tmp_path / "model.ort").write_bytes(canonical(saved[0]))
+    assert count_artifact("ort", tmp_path / "model.ort") == count_artifact(
+        "onnx", make_bundle("classify") / "model.onnx"
+    )
 
 
 def test_metadata_is_kept(saved: list[bytes], tmp_path: Path) -> None:

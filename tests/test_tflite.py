@@ -20,10 +20,12 @@ import torch
 from ai_edge_litert import schema_py_generated as schema
 from ai_edge_litert.tools import flatbuffer_utils
 
+from tests.conftest import macs_by_torch
 from xformer_export import tflite_metadata, to_tflite
 from xformer_export.channels_last import to_channels_last
 from xformer_export.op_rules import ALLOWED_OPS, MAX_RANK, TRANSPOSES, check_graph, check_transposes
 from xformer_export.prepare import Converted, Options, Prepared, metadata_of, prepare
+from xformer_mobile.bench.counts import count_artifact
 from xformer_mobile.errors import BundleError, ConversionError, ImageError, MissingDependencyError
 from xformer_mobile.parity import compare
 from xformer_mobile.patterns import golden_picture
@@ -290,6 +292,23 @@ to_tflite.convert(prepared, Options(precision="fp16"), Path(sys.argv[1]))
     subprocess.run([sys.executable, "-c", code, str(path)], check=True, capture_output=True)
     digests = [hashlib.sha256(content).hexdigest() for content in (path.read_bytes(), made["segment", "fp16"].content)]
     assert digests[0] == digests[1]
+
+
+@every_model
+def test_counts_are_those_of_the_channels_last_form(
+    task: str, precision: str, made: dict[tuple[str, str], Made]
+) -> None:
+    """Its MACs differ from the mobile form's: it has products of elements where that has matmuls."""
+    one = made[task, precision]
+    counts = count_artifact("tflite", one.path)
+    assert counts["macs"] == macs_by_torch(to_channels_last(one.prepared.mobile), SIZE)
+    graph = one.converted.graph
+    assert counts["ops"] == sum(graph["ops"].values())
+    assert counts["transposes"] == graph["transposes"]
+    assert (counts["partitions"], counts["undelegated-ops"]) == (1, 0)
+    tensors = sum(len(buffer.data) for buffer in one.model.buffers if buffer.data is not None)
+    assert 0.9 * tensors < counts["weights-bytes"] <= tensors  # the rest is metadata
+    assert counts["bytes-moved"] > counts["weights-bytes"]
 
 
 @every_model

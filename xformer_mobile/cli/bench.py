@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import math
 import shlex
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ import click
 from rich.table import Table
 
 from xformer_mobile import __version__
-from xformer_mobile.artifact import Bundle
+from xformer_mobile.artifact import FORMATS, Bundle
 from xformer_mobile.bench import (
     Comparison,
     LatencyRun,
@@ -27,7 +28,8 @@ from xformer_mobile.bench import (
     measure,
     noise_of,
 )
-from xformer_mobile.bench.counts import COUNTS, Counts, baseline_bytes, count_bundle, exceeded, read_baseline
+from xformer_mobile.bench.counts import COUNTS, INSTRUCTIONS, Baseline, Counts, count_bundle, exceeded, improved
+from xformer_mobile.bench.instructions import InstructionCount, choose, count_instructions, find_tool, origin_of
 from xformer_mobile.bench.report import distribution_svg, figures, histogram, html_page, milliseconds
 from xformer_mobile.bench.revision import checked_out, export, repository_of
 from xformer_mobile.cli import bench_peers
@@ -43,6 +45,7 @@ from xformer_mobile.cli.common import (
 from xformer_mobile.errors import UsageError
 from xformer_mobile.files import write_file
 from xformer_mobile.optional import require
+from xformer_mobile.spec import lookup
 
 __all__ = ["command"]
 
@@ -72,7 +75,8 @@ COUNTS_EPILOG = """\b
 Examples:
   xformer-bench counts my-bundle --write-baseline counts.json
   xformer-bench counts my-bundle --baseline counts.json
-  xformer-bench counts my-bundle --max-transposes 6 --max-partitions 1
+  xformer-bench counts my-bundle --max-transposes 6 --max-partitions 1 --max-ops onnx=900
+  xformer-bench counts my-bundle --instructions --engine litert
 """
 
 SHOW_EPILOG = """\b
@@ -97,6 +101,20 @@ class _ShareType(click.ParamType):  # type: ignore[type-arg,unused-ignore]  # ge
         if not text.endswith("%") or not 0 <= share <= 1000:
             raise UsageError(f"got {value!r}; a regression is given in percent, such as 3%")
         return share / 100
+
+
+class _LimitType(click.ParamType):  # type: ignore[type-arg,unused-ignore]  # generic from click 8.4 on
+    name = "[FORMAT=]N"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[str, int]:
+        if isinstance(value, tuple):
+            return value
+        format, _, number = str(value).strip().rpartition("=")
+        if format:
+            lookup("format", format, FORMATS)
+        if not (number.isascii() and number.isdigit()) or len(number) > 18:
+            raise UsageError(f"got {value!r}; a limit is a number, or FORMAT=N such as onnx=300")
+        return format, int(number)
 
 
 @click.group(epilog=EPILOG, no_args_is_help=False)
@@ -307,7 +325,7 @@ def _print_comparison(base: str, candidate: str, engine: str, found: Comparison)
 
 def _limit_options(function: Callable[..., Any]) -> Callable[..., Any]:
     for name, meaning in reversed(COUNTS.items()):
-        option = click.option(f"--max-{name}", type=click.IntRange(0), metavar="N", help=f"Limit: {meaning}.")
+        option = click.option(f"--max-{name}", type=_LimitType(), multiple=True, help=f"Limit: {meaning}.")
         function = option(function)
     return function
 
@@ -316,42 +334,119 @@ def _limit_options(function: Callable[..., Any]) -> Callable[..., Any]:
 @click.argument("path", metavar="BUNDLE", type=PATH)
 @click.option("--baseline", type=PATH, metavar="FILE", help="Allow no count to be above this file's.")
 @click.option("--write-baseline", type=PATH, metavar="FILE", help="Write the counts as a baseline.")
+@click.option("--instructions", is_flag=True, help="Count instructions too, in perf or valgrind: takes minutes.")
+@click.option("--engine", "engines", multiple=True, metavar="NAME", help="Count those of this engine only. Repeat it.")
 @_limit_options
 @common_options
 def counts_(
-    path: Path, baseline: Path | None, write_baseline: Path | None, as_json: bool, quiet: bool, **limits: int | None
+    path: Path,
+    baseline: Path | None,
+    write_baseline: Path | None,
+    instructions: bool,
+    engines: tuple[str, ...],
+    as_json: bool,
+    quiet: bool,
+    **limits: tuple[tuple[str, int], ...],
 ) -> int:
-    """Count what is the same on every machine, and hold it to limits.
+    """Count what is the same each time, and hold it to limits.
 
-    Exits with 1 when a count is above its limit. A limit on the command line replaces the baseline's.
+    A limit N is for every format that has the count, FORMAT=N for one. Limits on the command line replace the
+    baseline's. Exits with 1 when a count is above its limit. Instructions are counted with --instructions, or where a
+    limit or the baseline names them.
     """
-    allowed = {name: limits[f"max_{name.replace('-', '_')}"] for name in COUNTS}
-    counts = count_bundle(Bundle.open(path))
-    before = None if baseline is None else read_baseline(baseline)
-    found = exceeded(counts, {name: limit for name, limit in allowed.items() if limit is not None}, before)
+    bundle = Bundle.open(path)
+    before = None if baseline is None else Baseline.read(baseline)
+    general, own = _limits({name: limits[f"max_{name.replace('-', '_')}"] for name in COUNTS}, bundle)
+    asked = instructions or bool(engines) or INSTRUCTIONS in general
+    named = {format for format in own if INSTRUCTIONS in own[format]}
+    if before is not None:
+        named |= {format for format in bundle.formats if INSTRUCTIONS in before.counts.get(format, {})}
+    counts = count_bundle(bundle)
+    counted: dict[str, InstructionCount] = {}
+    origins: dict[str, dict[str, str]] = {}
+    if asked or named:
+        tool, rows = find_tool(), choose(bundle, engines)
+        chosen = {format: row for format, row in rows.items() if asked or format in named}
+        origins = {format: origin_of(tool, row) for format, row in chosen.items()}
+        if before is not None and not asked:
+            # What the baseline alone names and can't be compared is not worth the minutes.
+            limited = {format for format in own if INSTRUCTIONS in own[format]}
+            chosen = {
+                format: row
+                for format, row in chosen.items()
+                if format in limited or before.origins.get(format) == origins[format]
+            }
+        with _bar(quiet=quiet, total=3.0 * len(chosen)) as update:
+            steps = itertools.count()
+            for format, row in chosen.items():
+                counted[format] = count_instructions(bundle, format, row, tool, lambda step: update(step, next(steps)))
+                counts[format][INSTRUCTIONS] = counted[format].instructions
+    found = exceeded(counts, general, own, before, origins)
+    lower = [] if before is None else list(improved(counts, before, origins))
     if write_baseline is not None:
-        write_file(write_baseline, baseline_bytes(counts))
-    for format in sorted((before or {}).keys() - counts.keys()):
+        write_file(write_baseline, Baseline(counts, origins).as_bytes())
+    for format in sorted((before.counts if before else {}).keys() - counts.keys()):
         note(f"note: the baseline has {format}, the bundle has not", quiet=quiet)
     if as_json:
-        misses = [str(excess) for excess in found]
-        print_json({"bundle": str(path), "passed": not found, "counts": counts, "exceeded": misses})
-    else:
-        _print_counts(str(path), counts, before)
-        for excess in found:
-            click.echo(f"MISSED: {excess}")
+        document: dict[str, Any] = {
+            "bundle": str(path),
+            "passed": not found,
+            "counts": counts,
+            "exceeded": [str(excess) for excess in found],
+            "below_baseline": [
+                {"format": format, "count": name, "found": now, "baseline": then} for format, name, now, then in lower
+            ],
+        }
+        if counted:
+            document[INSTRUCTIONS] = {
+                format: {**one.origin, "runs": one.runs, "note": one.note} for format, one in counted.items()
+            }
+        print_json(document)
+        return 1 if found else 0
+    _print_counts(str(path), counts, before)
+    for format, one in counted.items():
+        said = one.origin
+        click.echo(
+            f"instructions of {format}: {said['engine']}, one thread, {one.runs} runs counted by {said['tool']} on "
+            f"{said['architecture']} ({said['processor']}); {one.note}"
+        )
+    for excess in found:
+        click.echo(f"MISSED: {excess}")
+    if lower:
+        names = ", ".join(f"{format} {name}" for format, name, _, _ in lower)
+        click.echo(f"below the baseline, which --write-baseline can lower: {names}")
     return 1 if found else 0
 
 
-def _print_counts(name: str, counts: Counts, baseline: Counts | None) -> None:
+def _limits(
+    given: Mapping[str, tuple[tuple[str, int], ...]], bundle: Bundle
+) -> tuple[dict[str, int], dict[str, dict[str, int]]]:
+    """The limits for all formats by count, and those for one format by format and count; the last one given holds."""
+    general: dict[str, int] = {}
+    own: dict[str, dict[str, int]] = {}
+    for name, values in given.items():
+        for format, limit in values:
+            if not format:
+                general[name] = limit
+            elif format in bundle.formats:
+                own.setdefault(format, {})[name] = limit
+            else:
+                raise UsageError(f"--max-{name} is for {format}; {bundle.path} has {', '.join(bundle.formats)}")
+    return general, own
+
+
+def _print_counts(name: str, counts: Counts, baseline: Baseline | None) -> None:
     table = Table("count", *counts, title=name)
     for column in table.columns[1:]:
         column.justify = "right"
+    known = baseline.counts if baseline else {}
     for count in COUNTS:
+        if count == INSTRUCTIONS and not any(count in found for found in counts.values()):
+            continue
         cells = []
         for format, found in counts.items():
-            value, before = found.get(count), (baseline or {}).get(format, {}).get(count)
-            change = f" ({value - before:+d})" if value is not None and before is not None and value != before else ""
+            value, before = found.get(count), known.get(format, {}).get(count)
+            change = f" ({value - before:+,d})" if value is not None and before is not None and value != before else ""
             cells.append("" if value is None else f"{value:,}{change}")
         table.add_row(count, *cells)
     print_table(table)

@@ -18,13 +18,12 @@ from __future__ import annotations
 import functools
 import importlib.util
 import inspect
-import json
 import math
 import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from types import ModuleType
 from typing import Any, Literal, TypeVar
 
@@ -33,6 +32,7 @@ import numpy.typing as npt
 
 from xformer_mobile.errors import BundleError, ImageError, UsageError
 from xformer_mobile.optional import import_coremltools, require
+from xformer_mobile.runners.mlpackage import read_package
 
 if importlib.util.find_spec("torch") is None:
     require("torch", extra="coreml")
@@ -47,9 +47,6 @@ Precision = Literal["stored", "fp32"]
 
 Inputs = Mapping[str, npt.NDArray[Any]]
 Function = TypeVar("Function", bound=Callable[..., Any])
-
-ROOT, ITEMS = "rootModelIdentifier", "itemInfoEntries"
-"""Keys of a package's Manifest.json."""
 
 CONSTANT = "const"
 
@@ -130,7 +127,7 @@ class MilProgram:
         if precision not in ("stored", "fp32"):
             raise UsageError(f"unknown precision {precision!r}; valid: stored, fp32")
         coremltools = import_coremltools()
-        spec, weights = _read_package(path, coremltools)
+        spec, weights = read_package(path, coremltools)
         name = _check_model(path, spec, coremltools)
         block = spec.mlProgram.functions[name].block_specializations[spec.mlProgram.functions[name].opset]
         self.path = path
@@ -363,46 +360,6 @@ def _first_line(error: Exception) -> str:
 
 
 # ---- reading a package -----------------------------------------------------------------------------------
-
-
-def _read_package(path: Path, coremltools: ModuleType) -> tuple[Any, Path]:
-    """The model's specification, and the folder of its weights."""
-    file = _find_model(path)
-    try:
-        data = file.read_bytes()
-    except OSError as error:
-        raise BundleError(f"can't read {file}: {error.strerror or error}") from error
-    spec = coremltools.proto.Model_pb2.Model()
-    try:
-        spec.ParseFromString(data)
-    except Exception as error:  # protobuf's DecodeError: its module is coremltools' business
-        raise BundleError(f"{file} is not a Core ML model, or not all of one") from error
-    return spec, file.parent / "weights"
-
-
-def _find_model(path: Path) -> Path:
-    """The file of the package's root model, as its Manifest.json says."""
-    if not path.exists():
-        raise BundleError(f"no Core ML package at {path}")
-    if not path.is_dir():
-        raise BundleError(f"{path} is a file; a Core ML package is a folder, .mlpackage")
-    manifest = path / "Manifest.json"
-    try:
-        stated = json.loads(manifest.read_bytes())
-        entry = stated[ITEMS][stated[ROOT]]["path"]
-        relative = PurePosixPath(entry)
-    except FileNotFoundError as error:
-        raise BundleError(f"{path} is not a Core ML package: it has no {manifest.name}") from error
-    except OSError as error:
-        raise BundleError(f"can't read {manifest}: {error.strerror or error}") from error
-    except (KeyError, RecursionError, TypeError, ValueError) as error:
-        raise BundleError(f"{manifest} does not name the package's model") from error
-    file = path / "Data" / relative
-    if relative.is_absolute() or ".." in relative.parts:
-        raise BundleError(f"{manifest} names a model outside of the package: {entry}")
-    if not file.is_file():
-        raise BundleError(f"{path} is not complete: it has no {file.relative_to(path)}")
-    return file
 
 
 def _check_model(path: Path, spec: Any, coremltools: ModuleType) -> str:
