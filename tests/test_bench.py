@@ -22,7 +22,7 @@ from tests.conftest import Call, MakeBundle
 from xformer_mobile.artifact import Bundle
 from xformer_mobile.bench import LatencyRun, Settings, Worker, machine, measure, noise_of
 from xformer_mobile.bench.latency_run import Statistics
-from xformer_mobile.bench.measure import choose_cpus, choose_engines
+from xformer_mobile.bench.measure import choose_artifacts, choose_cpus, choose_engines
 from xformer_mobile.bench.report import distribution_svg, histogram, html_page
 from xformer_mobile.bench.worker import is_stable
 from xformer_mobile.cli import bench as command
@@ -180,6 +180,15 @@ def test_engines_are_those_that_fit(bundle: Path) -> None:
         choose_engines(opened, ["litert"])
     with pytest.raises(UsageError, match="unknown engine"):
         choose_engines(opened, ["tflite"])
+
+
+def test_every_artifact_that_an_engine_runs_is_measured(monkeypatch: pytest.MonkeyPatch) -> None:
+    several: Any = SimpleNamespace(formats=("onnx", "ort", "tflite"))
+    assert choose_artifacts(several, ["litert", "onnxruntime"]) == (
+        ("litert", "tflite"),
+        ("onnxruntime", "onnx"),
+        ("onnxruntime", "ort"),
+    )
 
 
 def test_what_is_only_evaluated_is_not_timed(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -17,7 +17,7 @@ from xformer_mobile.errors import UnavailableError, UsageError
 from xformer_mobile.runners import ENGINES
 from xformer_mobile.spec import lookup
 
-__all__ = ["RUNS_AN_ORDER", "choose_cpus", "choose_engines", "measure"]
+__all__ = ["RUNS_AN_ORDER", "choose_artifacts", "choose_cpus", "choose_engines", "measure"]
 
 RUNS_AN_ORDER = 10
 """So many runs before progress is told."""
@@ -56,6 +56,11 @@ def choose_engines(bundle: Bundle, names: Sequence[str]) -> tuple[str, ...]:
     return found
 
 
+def choose_artifacts(bundle: Bundle, engines: Sequence[str]) -> tuple[tuple[str, str], ...]:
+    """Each engine with each of the bundle's formats that it runs."""
+    return tuple((name, format) for name in engines for format in ENGINES[name].formats if format in bundle.formats)
+
+
 def choose_cpus(threads: int) -> tuple[int, ...]:
     """The processors to bind to: the last ones, for interrupts come to the first. None if there are too few."""
     usable = machine.usable_cpus()
@@ -82,9 +87,9 @@ def measure(
     processes: int = 3,
     report: Callable[[str, int], None] = lambda name, runs: None,
 ) -> LatencyRun:
-    """Measure a bundle on each engine, ``runs`` runs in all, shared out among ``processes`` processes.
+    """Measure each artifact of a bundle that ``engines`` run: ``runs`` runs, shared out among ``processes`` processes.
 
-    ``report`` is called with the engine's name and the number of runs that were just done.
+    ``report`` is called with what is measured and the number of runs that were just done.
 
     Raises:
         XFormerError: a model can't be loaded, or a process died.
@@ -92,14 +97,15 @@ def measure(
     bundle = Bundle.open(path)
     created = datetime.datetime.now(datetime.timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
     about = machine.describe_machine()
-    gathered = {name: _Gathered() for name in engines}
-    settings = {name: Settings(path, name, threads, choose_cpus(threads)) for name in engines}
+    pairs = choose_artifacts(bundle, engines)
+    gathered = [_Gathered() for _ in pairs]
+    settings = [Settings(path, engine, threads, choose_cpus(threads), format) for engine, format in pairs]
     # In turns, so that a change of the machine does not happen to one engine alone.
     for number in range(processes):
-        for name in engines:
-            share = runs // processes + (number < runs % processes)
-            _one_process(settings[name], share, gathered[name], report)
-    measurements = [_measurement(bundle, settings[name], gathered[name]) for name in engines]
+        share = runs // processes + (number < runs % processes)
+        for chosen, found in zip(settings, gathered, strict=True):
+            _one_process(chosen, share, found, report)
+    measurements = [_measurement(bundle, chosen, found) for chosen, found in zip(settings, gathered, strict=True)]
     for entry in measurements:
         entry["disturbances"]["too_noisy"] = noise_of(Measurement(entry))
     return LatencyRun.of(
@@ -125,7 +131,7 @@ def _one_process(settings: Settings, runs: int, gathered: _Gathered, report: Cal
             sample = worker.run(min(RUNS_AN_ORDER, runs - len(inference)))
             inference += sample.wall_ns
             gathered.preempted += sample.preempted
-            report(settings.engine, len(sample.wall_ns))
+            report(f"{settings.format} on {settings.engine}", len(sample.wall_ns))
         gathered.peaks.append(worker.peak_bytes())
         found = {"load": [loaded.load_ns], "first_run": [loaded.first_run_ns], "inference": inference}
         for phase, samples in {**found, **worker.phases(PHASE_RUNS)}.items():

@@ -73,13 +73,15 @@ END_SECONDS = 10
 class Settings:
     """What a process measures, and how: ``model`` is a bundle's directory, or an artifact that is in none.
 
-    ``cpus`` empty leaves the choice to the system.
+    ``cpus`` empty leaves the choice to the system. ``format`` is which of a bundle's artifacts; None is the first that
+    the engine runs.
     """
 
     model: Path | LooseArtifact
     engine: str
     threads: int = 1
     cpus: tuple[int, ...] = ()
+    format: str | None = None
 
 
 @dataclass(frozen=True)
@@ -291,8 +293,8 @@ class _Engine:
         model = _opened(settings["model"])
         if isinstance(model, Bundle):
             self.bundle = model
-            runner = open_runner(model, row.name, threads=settings["threads"])
-            format = next(name for name in row.formats if name in model.formats)
+            format = settings["format"] or next((name for name in row.formats if name in model.formats), None)
+            runner = open_runner(model, row.name, format=format, threads=settings["threads"])
         else:
             format = model.format
             runner = open_loose(model, row.name, threads=settings["threads"])

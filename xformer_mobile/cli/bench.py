@@ -22,6 +22,7 @@ from xformer_mobile.bench import (
     Plan,
     Settings,
     check_comparable,
+    choose_artifacts,
     choose_cpus,
     choose_engines,
     compare,
@@ -152,8 +153,9 @@ def run_(
     Load, first run, preprocessing, inference and postprocessing are measured apart. Where the machine was too noisy,
     it says so; the exit status is 0 all the same. A computer's latency is not a phone's.
     """
-    names = choose_engines(Bundle.open(path), engines)
-    with time_left(quiet=quiet, total=runs * len(names)) as update:
+    bundle = Bundle.open(path)
+    names = choose_engines(bundle, engines)
+    with time_left(quiet=quiet, total=runs * len(choose_artifacts(bundle, names))) as update:
         done = 0
 
         def report(name: str, count: int) -> None:
@@ -376,7 +378,7 @@ def counts_(
                 for format, row in chosen.items()
                 if format in limited or before.origins.get(format) == origins[format]
             }
-        with _bar(quiet=quiet, total=3.0 * len(chosen)) as update:
+        with time_left(quiet=quiet, total=3.0 * len(chosen)) as update:
             steps = itertools.count()
             for format, row in chosen.items():
                 counted[format] = count_instructions(bundle, format, row, tool, lambda step: update(step, next(steps)))

@@ -79,10 +79,13 @@ class LooseArtifact:
     output_shapes: Mapping[str, tuple[int, ...]]
 
 
-def open_runner(bundle: Bundle, engine: str | None = None, *, threads: int | None = None) -> Runner:
+def open_runner(
+    bundle: Bundle, engine: str | None = None, *, format: str | None = None, threads: int | None = None
+) -> Runner:
     """The runner of one of a bundle's artifacts, not opened yet: use it in a ``with`` statement.
 
-    Without an engine's name, the first engine that is installed and runs one of the bundle's formats is taken.
+    Without an engine's name, the first engine that is installed and runs one of the bundle's formats is taken; with
+    one, and without ``format``, the first of its formats that the bundle has.
 
     Raises:
         UsageError: an unknown engine, or one whose format the bundle does not have.
@@ -92,7 +95,7 @@ def open_runner(bundle: Bundle, engine: str | None = None, *, threads: int | Non
     if engine is not None:
         row = lookup("engine", engine, ENGINES)
         found = [name for name in row.formats if name in bundle.formats]
-        return _runner(bundle, row, found[0] if found else row.formats[0], threads)
+        return _runner(bundle, row, format or (found[0] if found else row.formats[0]), threads)
     rows = [(row, name) for row in ENGINES.values() for name in row.formats if name in bundle.formats]
     for row, name in sorted(rows, key=lambda pair: not pair[0].is_installed):
         return _runner(bundle, row, name, threads)
