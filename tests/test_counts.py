@@ -28,7 +28,6 @@ from xformer_mobile.bench.counts import COUNTS, Baseline, count_artifact, count_
 from xformer_mobile.errors import BundleError, UnavailableError, UsageError
 from xformer_mobile.optional import import_coremltools
 from xformer_mobile.runners import ENGINES
-from xformer_mobile.spec import TASKS
 
 SCHEMA = Path(gate.__file__).parent.parent.parent / "schemas/counts_baseline.schema.json"
 
@@ -256,11 +255,10 @@ def test_counts_of_a_bundle(bundle: Path) -> None:
     assert count_bundle(opened) == count_bundle(opened)
 
 
-@pytest.mark.parametrize("task", TASKS)
-def test_macs_of_onnx_are_those_that_pytorch_counts(task: str, make_bundle: MakeBundle) -> None:
+def test_macs_of_onnx_are_those_that_pytorch_counts(bundle: Path) -> None:
     """As in the other formats, whose tests are with their converters."""
-    opened = Bundle.open(make_bundle(task))
-    prepared = prepare(None, task=task, variant="xformer_xxs", image_size=opened.image_size)
+    opened = Bundle.open(bundle)
+    prepared = prepare(None, task="classify", variant="xformer_xxs", image_size=opened.image_size)
     assert count_bundle(opened)["onnx"]["macs"] == macs_by_torch(prepared.mobile, opened.image_size)
 
 
@@ -318,8 +316,8 @@ def test_instructions_are_compared_with_their_own_kind() -> None:
         origins = {"tflite": {**ORIGIN, **change}}
         return [str(excess) for excess in exceeded({"tflite": {"instructions": now}}, {}, {}, before, origins)]
 
-    assert misses(1_002_000) == []
-    assert misses(1_002_001) == ["tflite: instructions is 1002001, 1002000 is allowed"]
+    assert misses(1_001_000) == []
+    assert misses(1_001_001) == ["tflite: instructions is 1001001, 1001000 is allowed"]
     for name, value in {"tool": "perf 6.1", "engine": "litert 2.4.0", "architecture": "aarch64"}.items():
         (said,) = misses(5, **{name: value})
         assert "can't be compared" in said
@@ -329,7 +327,7 @@ def test_instructions_are_compared_with_their_own_kind() -> None:
     assert "does not say how it was counted" in str(excess)
     now = {"tflite": {"instructions": 990_000}}
     assert list(improved(now, before, {"tflite": ORIGIN})) == [("tflite", "instructions", 990_000, 1_000_000)]
-    assert list(improved({"tflite": {"instructions": 999_000}}, before, {"tflite": ORIGIN})) == []
+    assert list(improved({"tflite": {"instructions": 999_500}}, before, {"tflite": ORIGIN})) == []
     assert list(improved(now, unknown, {"tflite": ORIGIN})) == []
 
 
@@ -711,5 +709,6 @@ def test_the_tool_of_this_machine_counts_what_is_executed(tmp_path: Path) -> Non
         return found
 
     once, many = count(1), count(100_000)
-    # A turn of the loop takes some ten instructions, on any processor that Python runs on.
-    assert 3 < (many - once) / 100_000 < 200
+    assert count(1) == pytest.approx(once, rel=0.01)
+    # A turn of the loop takes tens of instructions, or hundreds where Python is built without optimizations.
+    assert 3 < (many - once) / 100_000 < 3000

@@ -137,8 +137,8 @@ def test_counts_are_those_of_the_program_as_it_is_stored(detector: Made, classif
         assert counts["ops"] >= sum(graph["delegated"].values()) + sum(graph["not_delegated"].values())
         # XNNPACK's convolutions are channels-last: there are more transposes than the model's own.
         assert counts["transposes"] > graph["delegated"]["aten.permute_copy"]
-        constants = sum(tensor.nbytes for tensor in made.prepared.mobile.to(dtype).state_dict().values())
-        assert 0.95 * constants < counts["weights-bytes"] < 1.1 * constants
+        # Of the file: XNNPACK's convolutions keep their weights in fp32, in a program of fp16 too.
+        assert 0.85 < counts["weights-bytes"] / made.path.stat().st_size < 1
         assert counts["bytes-moved"] > counts["weights-bytes"]
 
 

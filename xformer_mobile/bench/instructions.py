@@ -49,6 +49,14 @@ BOOT = (
 KEPT_VARIABLES = ("HOME", "LD_LIBRARY_PATH", "PATH", "PYTHONDONTWRITEBYTECODE", "PYTHONPYCACHEPREFIX", "TMPDIR")
 """The rest of the environment would move the stack."""
 
+FIXED_VARIABLES = {
+    **dict.fromkeys(THREAD_VARIABLES, "1"),
+    "PYTHONHASHSEED": "0",
+    "LC_ALL": "C.UTF-8",
+    # From 1.29 on, ONNX Runtime keeps a database of events to send, in threads of its own.
+    "ORT_DISABLE_TELEMETRY": "1",
+}
+
 FIRST_RUNS = 1
 """The runs of the process whose count is taken away."""
 
@@ -278,7 +286,7 @@ def _run(prefix: list[str], job: dict[str, Any], runs: int, who: str, log: Path 
         BenchmarkError: it died.
     """
     environment = {name: os.environ[name] for name in KEPT_VARIABLES if name in os.environ}
-    environment |= {**dict.fromkeys(THREAD_VARIABLES, "1"), "PYTHONHASHSEED": "0", "LC_ALL": "C.UTF-8"}
+    environment |= FIXED_VARIABLES
     paths = [os.path.abspath(entry) for entry in sys.path]  # noqa: PTH100 (as is)
     # The number takes the same place each time: the stack begins where the arguments end.
     command = [*prefix, sys.executable, "-c", BOOT, json.dumps(job), f"{runs:06}", *paths]

@@ -154,6 +154,9 @@ def read(path: Path) -> Graph:
     """
     content = path.read_bytes()
     program = read_root(content, IDENTIFIER)
+    for segment in program.tables(SEGMENTS):
+        if _segment_start(content, segment) + segment.scalar(1, "Q") > len(content):
+            raise ValueError("it is truncated")
     plans = [plan for plan in program.tables(PLANS) if plan.text(PLAN_NAME) == METHOD]
     if len(plans) != 1:
         raise ValueError(f"it has {len(plans)} methods of the name {METHOD!r}")
@@ -250,11 +253,15 @@ def _payload(content: bytes, program: Table, delegate: Table) -> bytes:
     index = place.scalar(1, "I")
     if place.scalar(0, "b") != IN_SEGMENT:
         return _at(program.tables(INLINE_DATA), index).content(0)
+    segment = _at(program.tables(SEGMENTS), index)
+    start = _segment_start(content, segment)
+    return content[start : start + segment.scalar(1, "Q")]
+
+
+def _segment_start(content: bytes, segment: Table) -> int:
     if content[8:12] != HEADER_MAGIC:
         raise ValueError("it has no header that says where its segments are")
-    segment = _at(program.tables(SEGMENTS), index)
-    start = int.from_bytes(content[24:32], "little") + segment.scalar(0, "Q")
-    return content[start : start + segment.scalar(1, "Q")]
+    return int.from_bytes(content[24:32], "little") + segment.scalar(0, "Q")
 
 
 # ---- XNNPACK's part -----------------------------------------------------------------------------------------
