@@ -12,9 +12,11 @@ arXiv 1905.11946; DeiT, arXiv 2012.12877.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import types
-from collections.abc import Callable
+import warnings
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -71,7 +73,7 @@ class Peer:
 
 def _mobilevit(size: ImageSize, format: str) -> nn.Module:
     model = _build("MobileViT", {})
-    attention = require("transformers.models.mobilevit.modeling_mobilevit", extra="peers").MobileViTSelfAttention
+    attention = _code("mobilevit").MobileViTSelfAttention
     for module in model.modules():
         if isinstance(module, attention):
             module.forward = types.MethodType(_scaled_query_attention, module)
@@ -90,7 +92,7 @@ def _scaled_query_attention(self: Any, x: Tensor) -> Tensor:
 def _mobilevitv2(size: ImageSize, format: str) -> nn.Module:
     model = _build("MobileViTV2", {"width_multiplier": 1.0})
     if format != "onnx":  # ONNX Runtime is faster with the authors' own unfold and fold; other formats have neither
-        code = require("transformers.models.mobilevitv2.modeling_mobilevitv2", extra="peers")
+        code = _code("mobilevitv2")
         for module in model.modules():
             if isinstance(module, code.MobileViTV2Layer):
                 module.unfolding = _to_patches
@@ -147,7 +149,7 @@ def _deit(size: ImageSize, format: str) -> nn.Module:
         "attn_implementation": "eager",  # faster than what sdpa is decomposed to, which guards against NaN
     }
     model = _build("ViT", settings)
-    attention = require("transformers.models.vit.modeling_vit", extra="peers").ViTAttention
+    attention = _code("vit").ViTAttention
     with torch.no_grad():
         for module in model.modules():
             if isinstance(module, attention):
@@ -195,11 +197,26 @@ def build_peer(name: str, size: ImageSize, format: str = "onnx") -> tuple[nn.Mod
 
 def _build(kind: str, settings: dict[str, Any]) -> nn.Module:
     """A classifier of ``transformers`` from its configuration."""
-    os.environ["HF_HUB_OFFLINE"] = "1"  # nothing here asks for the network; nothing could
-    transformers: Any = require("transformers", extra="peers")
-    config = getattr(transformers, f"{kind}Config")(num_labels=CLASSES, **settings)
-    model: nn.Module = getattr(transformers, f"{kind}ForImageClassification")(config)
+    with _careful_import():
+        transformers: Any = require("transformers", extra="peers")
+        config = getattr(transformers, f"{kind}Config")(num_labels=CLASSES, **settings)
+        model: nn.Module = getattr(transformers, f"{kind}ForImageClassification")(config)
     return model
+
+
+def _code(name: str) -> Any:
+    """The module of ``transformers`` that has a model's code."""
+    with _careful_import():
+        return require(f"transformers.models.{name}.modeling_{name}", extra="peers")
+
+
+@contextlib.contextmanager
+def _careful_import() -> Iterator[None]:
+    """Offline, though nothing here asks for the network; and without what the packages that it imports warn of."""
+    os.environ["HF_HUB_OFFLINE"] = "1"
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
 
 
 @torch.no_grad()

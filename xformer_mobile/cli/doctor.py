@@ -60,6 +60,7 @@ RUNS = (
 )
 OTHERS = (
     Capability("training", "train", ("torch", "safetensors", "pycocotools")),
+    Capability("peers to compare with", "peers", ("torch", "transformers")),
     Capability("second reader of .tflite", "tensorflow", ("tensorflow",)),
 )
 
