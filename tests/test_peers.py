@@ -127,6 +127,14 @@ def test_batch_norms_are_fitted_and_folded() -> None:
     assert torch.allclose(plain.var((0, 2, 3)), torch.ones(4), atol=0.1)
 
 
+def test_a_norm_of_one_group_is_exact() -> None:
+    torch.manual_seed(0)
+    norm = nn.GroupNorm(1, 8)
+    peers._draw(norm)
+    x = 3 + torch.randn(1, 8, 4, 64)
+    assert torch.allclose(peers._MapNorm(norm)(x), norm(x), atol=1e-5)
+
+
 def test_the_command_names_what_the_exporter_has() -> None:
     assert (BASE, *bench_peers.MODELS) == peers.CONTENDERS
 
