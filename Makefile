@@ -10,7 +10,7 @@ WEIGHTS := build/weights
 PYTEST_ARGS ?=
 # Processes of the tests; each takes up to 3 GB of memory.
 JOBS ?= 2
-EXTRAS := onnx coreml tflite executorch tensorflow train dev
+EXTRAS := onnx coreml tflite executorch tensorflow train peers dev
 COMMA := ,
 SPACE := $() $()
 

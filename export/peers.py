@@ -12,9 +12,11 @@ arXiv 1905.11946; DeiT, arXiv 2012.12877.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import types
-from collections.abc import Callable
+import warnings
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -71,7 +73,7 @@ class Peer:
 
 def _mobilevit(size: ImageSize, format: str) -> nn.Module:
     model = _build("MobileViT", {})
-    attention = require("transformers.models.mobilevit.modeling_mobilevit", extra="peers").MobileViTSelfAttention
+    attention = _code("mobilevit").MobileViTSelfAttention
     for module in model.modules():
         if isinstance(module, attention):
             module.forward = types.MethodType(_scaled_query_attention, module)
@@ -90,7 +92,7 @@ def _scaled_query_attention(self: Any, x: Tensor) -> Tensor:
 def _mobilevitv2(size: ImageSize, format: str) -> nn.Module:
     model = _build("MobileViTV2", {"width_multiplier": 1.0})
     if format != "onnx":  # ONNX Runtime is faster with the authors' own unfold and fold; other formats have neither
-        code = require("transformers.models.mobilevitv2.modeling_mobilevitv2", extra="peers")
+        code = _code("mobilevitv2")
         for module in model.modules():
             if isinstance(module, code.MobileViTV2Layer):
                 module.unfolding = _to_patches
@@ -147,7 +149,7 @@ def _deit(size: ImageSize, format: str) -> nn.Module:
         "attn_implementation": "eager",  # faster than what sdpa is decomposed to, which guards against NaN
     }
     model = _build("ViT", settings)
-    attention = require("transformers.models.vit.modeling_vit", extra="peers").ViTAttention
+    attention = _code("vit").ViTAttention
     with torch.no_grad():
         for module in model.modules():
             if isinstance(module, attention):
@@ -190,16 +192,34 @@ def build_peer(name: str, size: ImageSize, format: str = "onnx") -> tuple[nn.Mod
         parameters = count_parameters(model)
         _draw(model)
         first = _fit_and_fold(model, size)
+        for path, module in list(model.named_modules()):
+            if isinstance(module, nn.GroupNorm):
+                model.set_submodule(path, _MapNorm(module))
     return _Classifier(model, first, cast_first=format != "onnx").eval(), parameters
 
 
 def _build(kind: str, settings: dict[str, Any]) -> nn.Module:
     """A classifier of ``transformers`` from its configuration."""
-    os.environ["HF_HUB_OFFLINE"] = "1"  # nothing here asks for the network; nothing could
-    transformers: Any = require("transformers", extra="peers")
-    config = getattr(transformers, f"{kind}Config")(num_labels=CLASSES, **settings)
-    model: nn.Module = getattr(transformers, f"{kind}ForImageClassification")(config)
+    with _careful_import():
+        transformers: Any = require("transformers", extra="peers")
+        config = getattr(transformers, f"{kind}Config")(num_labels=CLASSES, **settings)
+        model: nn.Module = getattr(transformers, f"{kind}ForImageClassification")(config)
     return model
+
+
+def _code(name: str) -> Any:
+    """The module of ``transformers`` that has a model's code."""
+    with _careful_import():
+        return require(f"transformers.models.{name}.modeling_{name}", extra="peers")
+
+
+@contextlib.contextmanager
+def _careful_import() -> Iterator[None]:
+    """Offline, though nothing here asks for the network; and without what the packages that it imports warn of."""
+    os.environ["HF_HUB_OFFLINE"] = "1"
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
 
 
 @torch.no_grad()
@@ -264,6 +284,27 @@ def _fit_and_fold(model: nn.Module, size: ImageSize) -> nn.Conv2d:
         )
         model.set_submodule(paths[norm], nn.Identity())
     return convolutions[0]
+
+
+class _MapNorm(nn.Module):
+    """GroupNorm of one group, over all of (1, C, H, W), by means of means.
+
+    PyTorch's becomes InstanceNormalization, which ONNX Runtime 1.31 sums in float32 one value after the other: on a map
+    of a 1024x1024 image the sums are wrong in the fourth digit. This takes as long, within 1 %, and as much memory.
+    """
+
+    def __init__(self, norm: nn.GroupNorm) -> None:
+        super().__init__()
+        assert norm.num_groups == 1
+        self.eps = norm.eps
+        self.weight = nn.Parameter(norm.weight.detach()[None, :, None, None].clone())
+        self.bias = nn.Parameter(norm.bias.detach()[None, :, None, None].clone())
+
+    def forward(self, x: Tensor) -> Tensor:
+        mean = x.mean((2, 3), keepdim=True).mean(1, keepdim=True)  # (1, 1, 1, 1)
+        square = (x * x).mean((2, 3), keepdim=True).mean(1, keepdim=True)
+        gain = torch.rsqrt(square - mean * mean + self.eps) * self.weight  # (1, C, 1, 1)
+        return x * gain + (self.bias - mean * gain)
 
 
 class _Classifier(nn.Module):

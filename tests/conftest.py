@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,6 +13,8 @@ from torch.utils.flop_counter import FlopCounterMode
 from xformer_export import ExportRequest, build_bundle
 from xformer_mobile.cli.common import run_command
 from xformer_mobile.spec import ImageSize
+
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # tests import onnxruntime by themselves too
 
 MakeBundle = Callable[[str], Path]
 Call = Callable[..., tuple[int, str, str]]

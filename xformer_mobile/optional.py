@@ -6,6 +6,7 @@ import contextlib
 import functools
 import importlib
 import logging
+import os
 import sys
 import warnings
 from collections.abc import Iterable, Iterator
@@ -20,6 +21,11 @@ NOT_NEEDED = ("tensorflow", "sklearn", "xgboost", "libsvm", "executorch", "torch
 """What coremltools imports where it finds it, to convert models made with it. Nothing here needs that: it takes long,
 it is loud, and with TensorFlow it can crash the process (tensorflow 2.21 before torchao 0.18 or triton 3.8)."""
 
+SETTINGS = {"onnxruntime": ("ORT_DISABLE_TELEMETRY", "1")}
+"""Environment variables that a package reads when it is imported, unless the user has set them. From 1.29 on, ONNX
+Runtime's builds send what is run to Microsoft by default, in threads of its own (microsoft/onnxruntime, pull request
+27379); nothing that is run here is anyone's business but the user's."""
+
 
 def require(module: str, *, extra: str) -> ModuleType:
     """Import ``module``; where it is not installed, name the extra that brings it.
@@ -27,6 +33,9 @@ def require(module: str, *, extra: str) -> ModuleType:
     Raises:
         MissingDependencyError: the module, or one that it needs, is not installed.
     """
+    package = module.partition(".")[0]
+    if package in SETTINGS:
+        os.environ.setdefault(*SETTINGS[package])
     try:
         return importlib.import_module(module)
     except ModuleNotFoundError as error:

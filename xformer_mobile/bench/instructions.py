@@ -53,8 +53,6 @@ FIXED_VARIABLES = {
     **dict.fromkeys(THREAD_VARIABLES, "1"),
     "PYTHONHASHSEED": "0",
     "LC_ALL": "C.UTF-8",
-    # From 1.29 on, ONNX Runtime keeps a database of events to send, in threads of its own.
-    "ORT_DISABLE_TELEMETRY": "1",
 }
 
 FIRST_RUNS = 1

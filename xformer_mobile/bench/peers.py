@@ -181,7 +181,7 @@ def measure_peers(
             "seconds": plan.seconds,
             "alpha": plan.alpha,
             "clock": plan.clock,
-            "paper": PAPER,
+            "paper": dict(PAPER),
             "rows": rows,
             "left_out": list(left_out),
         },

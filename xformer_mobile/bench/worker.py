@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import gc
-import importlib
 import json
 import os
 import statistics
@@ -29,7 +28,7 @@ from xformer_mobile import errors
 from xformer_mobile.artifact import Bundle
 from xformer_mobile.bench import machine
 from xformer_mobile.errors import BenchmarkError, XFormerError
-from xformer_mobile.optional import import_coremltools
+from xformer_mobile.optional import import_coremltools, require
 from xformer_mobile.patterns import golden_picture
 from xformer_mobile.preprocess import preprocess
 from xformer_mobile.runners import ENGINES, LooseArtifact, Runner, open_loose, open_runner
@@ -279,8 +278,8 @@ class _Engine:
 
     def prepare(self, engine: str) -> dict[str, Any]:
         for module in IMPORTS[engine]:
-            with contextlib.suppress(ImportError):  # opening the engine says what to type
-                importlib.import_module(module)
+            with contextlib.suppress(XFormerError):  # opening the engine says what to type
+                require(module, extra="run")
         if engine == "coreml":
             with contextlib.suppress(XFormerError):
                 import_coremltools()

@@ -18,7 +18,7 @@ from xformer_mobile.chatter import silenced
 from xformer_mobile.cli import deferred_interrupt
 from xformer_mobile.cli.common import common_options, print_json, print_table, progress
 from xformer_mobile.errors import MissingDependencyError
-from xformer_mobile.optional import import_coremltools
+from xformer_mobile.optional import import_coremltools, require
 from xformer_mobile.runners import ENGINES
 
 __all__ = ["command"]
@@ -60,6 +60,7 @@ RUNS = (
 )
 OTHERS = (
     Capability("training", "train", ("torch", "safetensors", "pycocotools")),
+    Capability("peers to compare with", "peers", ("torch", "transformers")),
     Capability("second reader of .tflite", "tensorflow", ("tensorflow",)),
 )
 
@@ -92,9 +93,7 @@ def _examine(kind: str, capability: Capability) -> dict[str, Any]:
     """Whether a capability works here, and what to type or know where it does not."""
     problem = _problem(capability)
     if problem is None and capability.name == "onnxruntime-xnnpack":
-        import onnxruntime
-
-        if "XnnpackExecutionProvider" not in onnxruntime.get_available_providers():
+        if "XnnpackExecutionProvider" not in require("onnxruntime", extra="run").get_available_providers():
             problem = "this build of ONNX Runtime has no XNNPACK provider; those of Android and iOS have"
     row: dict[str, Any] = {"name": capability.name, "works": problem is None, "problem": problem}
     if problem is not None and "not installed" in problem:
