@@ -92,9 +92,12 @@ def command(as_json: bool, quiet: bool) -> None:
 def _examine(kind: str, capability: Capability) -> dict[str, Any]:
     """Whether a capability works here, and what to type or know where it does not."""
     problem = _problem(capability)
-    if problem is None and capability.name == "onnxruntime-xnnpack":
-        if "XnnpackExecutionProvider" not in require("onnxruntime", extra="run").get_available_providers():
-            problem = "this build of ONNX Runtime has no XNNPACK provider; those of Android and iOS have"
+    if (
+        problem is None
+        and capability.name == "onnxruntime-xnnpack"
+        and "XnnpackExecutionProvider" not in require("onnxruntime", extra="run").get_available_providers()
+    ):
+        problem = "this build of ONNX Runtime has no XNNPACK provider; those of Android and iOS have"
     row: dict[str, Any] = {"name": capability.name, "works": problem is None, "problem": problem}
     if problem is not None and "not installed" in problem:
         row["install"] = f"pip install '{DISTRIBUTION}[{capability.extra}]'"
