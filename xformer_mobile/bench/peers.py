@@ -252,8 +252,8 @@ def _round(
 def _plan_turns(gathered: Mapping[str, _Gathered], plan: PeersPlan) -> None:
     """From the fastest warm-up yet: how many runs a measurement of each model has, and how many turns it takes part in.
 
-    No more than XFormer itself takes part in, for only they make a ratio. A process that is slow says little of how long
-    the model takes.
+    No more than XFormer itself takes part in, for only they make a ratio. One slow process says little of how long the
+    model takes.
     """
     most = MAX_TURNS
     for name in sorted(gathered, key=lambda name: name != BASE):
