@@ -314,6 +314,29 @@ def test_ratios_are_of_one_interleaved_run(tmp_path: Path) -> None:
     assert len(rows["slow"]["ratio"]["rounds"]) == 5
 
 
+def test_a_slow_process_does_not_decide_how_often_all_are_measured(tmp_path: Path) -> None:
+    """The first of XFormer's processes is ten times slower than the others."""
+    started: list[str] = []
+
+    def start(settings: Settings) -> _Fake:
+        assert isinstance(settings.model, LooseArtifact)
+        name = settings.model.path.stem
+        started.append(name)
+        slow = name == BASE and started.count(BASE) == 1
+        return _Fake(2000.0 if slow else 200.0, 1, [], name, lambda: 1.0)
+
+    document = measure_peers(
+        [_contender(BASE, SMALL, tmp_path), _contender("fast", SMALL, tmp_path)],
+        _contender("matmul", SMALL, tmp_path),
+        engine="onnxruntime",
+        plan=PeersPlan(rounds=5, seconds=10),
+        start=start,
+    )
+    row = document["peers"]["rows"][1]
+    assert [len(values) for values in row["ratio"]["rounds"]] == [2, 10, 10, 10, 10]
+    assert row["ratio"]["median"] == 1.0
+
+
 def test_few_rounds_have_no_interval_and_cpu_time_does_not_vary(tmp_path: Path) -> None:
     document = _measure(tmp_path, [], PeersPlan(rounds=1, seconds=1, clock="cpu"), (BASE, "fast"))
     fast = document["peers"]["rows"][1]

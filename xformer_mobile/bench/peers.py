@@ -57,7 +57,8 @@ MAX_TURNS = 20
 MIN_TURNS = 2
 """So often at least is each model measured in a round: with five rounds, the fewest of which an interval is known."""
 
-WARM_UP_NS = 3_000_000_000
+WARM_UP_NS = 5_000_000_000
+"""After so long a warm-up is given up: the first runs of a large model take several times as long as the others."""
 
 
 @dataclass(frozen=True)
@@ -236,8 +237,7 @@ def _round(
             found.warm_ups.append(process.warm_up(WARM_UP_NS))
             found.wall_ns.append([])
             found.turns.append({})
-        if not gathered[BASE].runs:
-            _plan_turns(gathered, plan)
+        _plan_turns(gathered, plan)
         turns = gathered[BASE].turns_a_round
         for turn in range(turns):
             coin.shuffle(names)
@@ -250,16 +250,17 @@ def _round(
 
 
 def _plan_turns(gathered: Mapping[str, _Gathered], plan: PeersPlan) -> None:
-    """From the first warm-ups: how many runs a measurement of each model has, and how many turns it takes part in.
+    """From the fastest warm-up yet: how many runs a measurement of each model has, and how many turns it takes part in.
 
-    No more than XFormer itself takes part in, for only they make a ratio.
+    No more than XFormer itself takes part in, for only they make a ratio. One slow process says little of how long the
+    model takes.
     """
     most = MAX_TURNS
     for name in sorted(gathered, key=lambda name: name != BASE):
         found = gathered[name]
-        run_ns = statistics.median(found.warm_ups[0].samples_ns)
-        found.runs = min(MAX_RUNS, max(1, math.ceil(SLOT_NS / max(run_ns, 1))))
-        turns = plan.seconds * 1e9 / plan.rounds / (found.runs * max(run_ns, 1))
+        run_ns = max(1, min(value for warm_up in found.warm_ups for value in warm_up.samples_ns))
+        found.runs = min(MAX_RUNS, math.ceil(SLOT_NS / run_ns))
+        turns = plan.seconds * 1e9 / plan.rounds / (found.runs * run_ns)
         found.turns_a_round = max(MIN_TURNS, min(most, math.floor(turns)))
         if name == BASE:
             most = found.turns_a_round
