@@ -22,7 +22,7 @@ from xformer_export.prepare import Network
 from xformer_mobile import optional
 from xformer_mobile.artifact import FORMATS
 from xformer_mobile.bench import LatencyRun
-from xformer_mobile.bench.counts import READERS
+from xformer_mobile.bench.counts.bundle import count_artifact
 from xformer_mobile.bench.peers import BASE, MATMUL, MIN_TURNS, Contender, PeersPlan, check_document, measure_peers
 from xformer_mobile.bench.peers_report import cells, claim, peers_svg
 from xformer_mobile.bench.worker import Loaded, Sample, Settings, WarmUp
@@ -191,7 +191,7 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Contender]:
 def test_what_is_exported(exported: dict[str, Contender]) -> None:
     """The counts are those of the artifact's own graph; 2 % are for what only one of the counters counts."""
     for contender in exported.values():
-        counted = READERS["onnx"](contender.artifact.path)["macs"]
+        counted = count_artifact("onnx", contender.artifact.path)["macs"]
         assert contender.macs == pytest.approx(counted, rel=0.02), contender.name
     assert exported[BASE].title == "xformer_xxs"
     assert exported["mobilenetv2_100"].parameters == pytest.approx(3.5e6, rel=0.02)
