@@ -37,6 +37,9 @@ STYLES = (
 )
 """Color, marker and dashes of each line: told apart without color too."""
 
+BESIDE = 0.05
+"""So far beside each other are the lines' points of one size; sizes are 1 apart."""
+
 PANELS = (("ratio", "time, model / XFormer"), ("peak_ratio", "peak memory of the process, model / XFormer"))
 
 
@@ -118,14 +121,18 @@ def peers_svg(document: Mapping[str, Any]) -> str:
         for axis, (key, label) in zip(figure.subplots(1, 2), PANELS, strict=True):
             axis.axhline(1, color="black", linewidth=1)
             shown = [0.7, 1.4]
-            for (_, rows), (color, marker, dashes) in zip(lines.items(), _styles(len(lines)), strict=True):
-                known = {place: _ratio(row, key) for place, row in rows.items() if _ratio(row, key)}
+            for index, rows in enumerate(lines.values()):
+                color, marker, dashes = STYLES[index % len(STYLES)]
+                aside = BESIDE * (index - (len(lines) - 1) / 2)  # or their intervals would hide each other
+                known = {place + aside: _ratio(row, key) for place, row in rows.items() if _ratio(row, key)}
                 title = printable(next(iter(rows.values()))["title"])
                 axis.plot(list(known), list(known.values()), color=color, marker=marker, linestyle=dashes, label=title)
                 shown += known.values()
                 for place, row in rows.items() if key == "ratio" else ():
-                    if row["ratio"]["low"] is not None and row["ratio"]["high"] is not None:
-                        axis.plot([place] * 2, [row["ratio"]["low"], row["ratio"]["high"]], color=color, linewidth=3)
+                    interval = [row["ratio"]["low"], row["ratio"]["high"]]
+                    if None not in interval:
+                        axis.plot([place + aside] * 2, interval, color=color, linewidth=1.5)
+                        shown += interval
             _claimed(axis, peers["paper"], key, sizes, shown)
             axis.set_yscale("log", base=2)
             ticks = [2.0**power for power in range(-10, 11)]
@@ -140,10 +147,6 @@ def peers_svg(document: Mapping[str, Any]) -> str:
         figure.legend(handles, labels, loc="outside lower center", ncols=3, fontsize=9, frameon=False)
 
     return draw_svg((10, 5.5), draw)
-
-
-def _styles(count: int) -> list[tuple[str, str, Any]]:
-    return [STYLES[index % len(STYLES)] for index in range(count)]
 
 
 def _ratio(row: Mapping[str, Any], key: str) -> float:
