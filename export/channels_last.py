@@ -161,15 +161,15 @@ class PatchXFStage(nn.Module):
 
     def __init__(self, module: MobileXFStage) -> None:
         super().__init__()
-        local, project_in, *blocks, norm, project_out = module.body
+        *blocks, norm = module.blocks
         assert isinstance(norm, ChannelNorm)
-        assert isinstance(project_out, nn.Sequential)
-        self.enter = nn.Sequential(local, project_in)
+        assert isinstance(module.project_out, nn.Sequential)
+        self.enter = module.enter
         self.blocks = nn.Sequential(
             *(PatchXFBlock(block) for block in blocks if isinstance(block, MobileXFBlock)), PlainNorm(norm.eps)
         )
         # 1x1: it runs on rows of patches as well, where there are fewer channels to bring back.
-        self.project_out = _absorb_first(norm, project_out)
+        self.project_out = _absorb_first(norm, module.project_out)
         self.fuse = module.fuse
 
     def forward(self, x: Tensor) -> Tensor:

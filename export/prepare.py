@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from torch import nn
 
+from xformer_export.calibration import Calibration
 from xformer_mobile import __version__
 from xformer_mobile.artifact import GoldenCase, describe_input
 from xformer_mobile.errors import CheckpointError
@@ -67,12 +68,18 @@ class Prepared:
 class Options:
     """How to convert: what every converter is given, and reads what concerns it.
 
-    ``precision`` is fp32 or fp16; ``minimum_ios`` is for Core ML, ``backend`` for ExecuTorch.
+    ``precision`` is fp32, fp16, int8-weights or int8; ``minimum_ios`` is for Core ML, ``backend`` for ExecuTorch,
+    ``onnx_target`` (arm or x86) for int8 in ONNX. For int8 there are ``calibration``, the paths ``keep_float`` of the
+    mobile form's modules that stay float, and ``step``, which is called with what is being done.
     """
 
     precision: str = "fp32"
     minimum_ios: int = 16
     backend: str = "xnnpack"
+    onnx_target: str = "arm"
+    calibration: Calibration | None = None
+    keep_float: tuple[str, ...] = ()
+    step: Callable[[str], None] = lambda name: None
 
 
 @dataclass(frozen=True)
@@ -80,13 +87,15 @@ class Converted:
     """What a converter says of the artifact that it has written.
 
     ``requires`` is what a runtime must support; ``input_dtype`` and ``input_layout`` are the input's inside the
-    artifact; ``graph`` is what was counted in the graph, as JSON values: it goes to the bundle's report.
+    artifact; ``graph`` is what was counted in the graph, as JSON values: it goes to the bundle's report. Of a quantized
+    one, ``quantization`` says how: the method of the ranges and what every method reached.
     """
 
     requires: dict[str, Any]
     input_dtype: str
     input_layout: str
     graph: dict[str, Any] = field(default_factory=dict)
+    quantization: dict[str, Any] = field(default_factory=dict)
 
 
 def prepare(

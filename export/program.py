@@ -104,7 +104,7 @@ def _names_of_kind(node: Any) -> set[str]:
 
 
 def _module_path(node: Any) -> str:
-    """The innermost module's path in the model, such as ``backbone.stages.1.1.body.2.attention``."""
+    """The innermost module's path in the model, such as ``backbone.stages.1.1.blocks.0.attention``."""
     stack = node.meta.get("nn_module_stack") or {}
     paths = [path for path, _ in stack.values()]
     return (paths[-1] if paths else "") or "(the model itself)"

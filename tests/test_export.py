@@ -110,7 +110,7 @@ def test_artifact_describes_itself_and_nothing_of_the_machine(graphs: dict[str, 
 
 def test_layers_keep_their_module_paths(graphs: dict[str, onnx.ModelProto]) -> None:
     names = [node.name for node in graphs["classify"].graph.node]
-    assert any(name.startswith("backbone.stages.1.1.body.2.attention/") for name in names)
+    assert any(name.startswith("backbone.stages.1.1.blocks.0.attention/") for name in names)
     assert len(set(names)) == len(names)
 
 
@@ -120,7 +120,7 @@ def test_squeeze_excite_pools_globally(graphs: dict[str, onnx.ModelProto]) -> No
         nodes = model.graph.node
         pools = sum(node.op_type == "GlobalAveragePool" for node in nodes)
         assert pools == (8 if task == "classify" else 7)
-        assert all(".norm" in node.name or ".body." in node.name for node in nodes if node.op_type == "ReduceMean")
+        assert all(".norm" in node.name or ".blocks." in node.name for node in nodes if node.op_type == "ReduceMean")
         assert sum(node.op_type == "ReduceMean" for node in nodes) == 2 * 21
 
 
@@ -268,7 +268,7 @@ def test_an_artifact_that_disagrees_is_not_put_in_place(tmp_path: Path, monkeypa
     def faulty(*args: object, **options: object) -> Prepared:
         prepared = original(*args, **options)  # type: ignore[arg-type]
         with torch.no_grad():
-            prepared.mobile.backbone.stages[1][1].body[2].attention.w_context.mul_(1.05)  # type: ignore[index,union-attr]
+            prepared.mobile.backbone.stages[1][1].blocks[0].attention.w_context.mul_(1.05)  # type: ignore[index,union-attr]
         return prepared
 
     monkeypatch.setattr(bundle, "prepare", faulty)

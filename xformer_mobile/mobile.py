@@ -364,17 +364,14 @@ class MobileXFStage(nn.Module):
 
     def __init__(self, module: XFStage) -> None:
         super().__init__()
-        self.body = nn.Sequential(
-            _rewrite(module.local),
-            _rewrite(module.project_in),
-            *(_rewrite(block) for block in module.blocks),
-            _rewrite(module.norm),
-            _rewrite(module.project_out),
-        )
+        self.enter = nn.Sequential(_rewrite(module.local), _rewrite(module.project_in))
+        self.blocks = nn.Sequential(*(_rewrite(block) for block in module.blocks), _rewrite(module.norm))
+        self.project_out = _rewrite(module.project_out)
         self.fuse = _rewrite(module.fuse)
 
     def forward(self, x: Tensor) -> Tensor:
-        out: Tensor = self.fuse(torch.cat((x, self.body(x)), dim=1))
+        tokens = self.project_out(self.blocks(self.enter(x)))
+        out: Tensor = self.fuse(torch.cat((x, tokens), dim=1))
         return out
 
 

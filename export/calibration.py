@@ -1,0 +1,201 @@
+"""Calibration: the pictures whose activations decide what int8 covers, and which way of deciding serves a format best.
+
+A format's own float artifact is run on every picture, each tensor that int8 will hold is counted in a histogram, and
+the ranges that :data:`~xformer_export.ranges.METHODS` find are tried: the artifact that each gives is run on pictures
+which were not counted, and the one nearest to the float one is taken.
+"""
+
+from __future__ import annotations
+
+import math
+import random
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from xformer_export.ranges import METHODS, Histogram, Range, ranges
+from xformer_mobile.data import Synthetic
+from xformer_mobile.errors import ConversionError, DataError, ImageError
+from xformer_mobile.preprocess import SUFFIXES, ByteImage, load_image, preprocess
+from xformer_mobile.spec import TASKS, ImageSize, ModelConfig, Task
+
+__all__ = [
+    "FEW_PICTURES",
+    "PICTURES",
+    "Calibration",
+    "Choice",
+    "Quantized",
+    "choose_ranges",
+    "collect",
+    "snr_db",
+]
+
+PICTURES = 128
+"""How many pictures are used, unless told."""
+
+FEW_PICTURES = 32
+"""With fewer of a user's pictures than these, ranges are a guess: a warning."""
+
+HELD_OUT = 24
+"""Pictures that are not counted but compared, to choose the method by; a quarter of them all at most."""
+
+Outputs = Mapping[str, npt.NDArray[np.float32]]
+Run = Callable[[ByteImage], Outputs]
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """Pictures by number; none is kept in memory, each is drawn or decoded when it is asked for.
+
+    ``source`` is "synthetic" or the folder's name; ``skipped`` counts the files that were no readable picture.
+    """
+
+    task: Task
+    size: ImageSize
+    count: int
+    source: str = "synthetic"
+    seed: int = 0
+    files: tuple[Path, ...] = field(default=(), repr=False)
+    skipped: int = 0
+
+    @classmethod
+    def of(
+        cls,
+        config: ModelConfig,
+        folder: Path | None = None,
+        count: int = PICTURES,
+        seed: int = 0,
+        step: Callable[[str], None] = lambda name: None,
+    ) -> Calibration:
+        """The drawn training scenes, or ``count`` pictures of a user's folder, chosen by the seed.
+
+        Each of a folder's pictures is decoded once, so that what can't be read is skipped and counted. ``step`` is
+        called with the name of each.
+
+        Raises:
+            DataError: the folder is missing or holds no readable picture.
+        """
+        if folder is None:
+            return cls(config.task, config.image_size, count, seed=seed)
+        if not folder.is_dir():
+            raise DataError(f"no calibration pictures at {folder}: no such directory")
+        files = sorted(file for file in folder.rglob("*") if file.suffix.lower() in SUFFIXES and file.is_file())
+        random.Random(seed).shuffle(files)
+        found: list[Path] = []
+        skipped = 0
+        for file in files:
+            if len(found) == count:
+                break
+            step(file.name)
+            try:
+                load_image(file)
+                found.append(file)
+            except ImageError:
+                skipped += 1
+        if not found:
+            unreadable = f"; {skipped} files could not be read" if skipped else ""
+            raise DataError(f"no calibration pictures in {folder}{unreadable}")
+        return cls(config.task, config.image_size, len(found), folder.name, seed, tuple(found), skipped)
+
+    @property
+    def held_out(self) -> int:
+        """How many of the last pictures only serve to compare."""
+        return min(HELD_OUT, self.count // 4)
+
+    def counted(self) -> Iterator[ByteImage]:
+        """Byte images, (1, H, W, 3) uint8, whose activations are counted."""
+        return self._images(0, self.count - self.held_out)
+
+    def compared(self) -> Iterator[ByteImage]:
+        """Byte images that the artifacts are compared on; all of them, where there are too few to part."""
+        return self._images(self.count - self.held_out if self.held_out else 0, self.count)
+
+    def _images(self, start: int, stop: int) -> Iterator[ByteImage]:
+        rule = TASKS[self.task].resize_rule
+        scenes = Synthetic(self.task, "train", self.count, seed=self.seed)
+        for index in range(start, stop):
+            picture = load_image(self.files[index]) if self.files else Image.fromarray(scenes[index].image)
+            yield preprocess(picture, self.size, rule)[0]
+
+    def as_json(self) -> dict[str, object]:
+        """What a manifest says of it; nothing of where the pictures were."""
+        return {"source": self.source, "pictures": self.count, "seed": self.seed, "skipped": self.skipped}
+
+
+def collect(
+    run: Callable[[ByteImage], Iterable[tuple[str, npt.NDArray[np.float32]]]],
+    calibration: Calibration,
+    step: Callable[[], None] = lambda: None,
+) -> dict[str, Histogram]:
+    """Histograms of every tensor that ``run`` names, over the pictures that are counted.
+
+    Raises:
+        ConversionError: a tensor has values that are not finite.
+    """
+    found: dict[str, Histogram] = {}
+    for image in calibration.counted():
+        for name, values in run(image):
+            try:
+                found.setdefault(name, Histogram()).add(values)
+            except ValueError as error:
+                raise ConversionError(f"calibration: the tensor {name} has {error}") from error
+        step()
+    return found
+
+
+class Quantized(Protocol):
+    """An artifact that can be run."""
+
+    def __call__(self, image: ByteImage) -> Outputs: ...
+
+
+@dataclass(frozen=True)
+class Choice:
+    """The method that was chosen, its ranges, and every method's signal-to-noise ratio in dB on held-out pictures."""
+
+    method: str
+    ranges: dict[str, Range]
+    snr_db: dict[str, float]
+
+    def as_json(self) -> dict[str, object]:
+        return {"method": self.method, "snr_db": {name: round(value, 2) for name, value in self.snr_db.items()}}
+
+
+def choose_ranges(
+    histograms: Mapping[str, Histogram],
+    reference: Run,
+    quantize: Callable[[dict[str, Range]], Run],
+    calibration: Calibration,
+    methods: Sequence[str] = tuple(METHODS),
+    step: Callable[[str], None] = lambda method: None,
+) -> Choice:
+    """Try each method's ranges and take those whose artifact is nearest to the float one.
+
+    ``reference`` runs the float artifact, ``quantize`` makes and opens an int8 one.
+    """
+    expected = [reference(image) for image in calibration.compared()]
+    tried: dict[str, tuple[float, dict[str, Range]]] = {}
+    for method in methods:
+        step(method)
+        found = ranges(histograms, method)
+        run = quantize(found)
+        tried[method] = snr_db(expected, [run(image) for image in calibration.compared()]), found
+    best = max(tried, key=lambda method: tried[method][0])
+    return Choice(best, tried[best][1], {method: value for method, (value, _) in tried.items()})
+
+
+def snr_db(expected: Sequence[Outputs], found: Sequence[Outputs]) -> float:
+    """10 log10 of the expected outputs' power over the difference's, the outputs weighted alike; the mean of them."""
+    ratios = []
+    for name in expected[0]:
+        signal = sum(float(np.square(a[name], dtype=np.float64).sum()) for a in expected)
+        noise = sum(
+            float(np.square(a[name] - b[name], dtype=np.float64).sum()) for a, b in zip(expected, found, strict=True)
+        )
+        ratios.append(10 * math.log10(signal / noise) if noise and signal else math.inf if signal else -math.inf)
+    return sum(ratios) / len(ratios)

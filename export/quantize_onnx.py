@@ -1,0 +1,234 @@
+"""int8 for ONNX: QuantizeLinear and DequantizeLinear around what computes in int8, placed by ONNX Runtime's quantizer.
+
+There are two flavours, by the processor that the file is for. ``arm`` has signed activations (S8S8), which XNNPACK and
+Arm's kernels take; ``x86`` unsigned ones (U8S8), without which ONNX Runtime fuses few convolutions there. Weights are
+signed, symmetric, with one scale for each output channel, in both. On x86 processors without VNNI instructions
+ONNX Runtime's U8S8 kernels can saturate.
+
+In int8 a global mean is one GlobalAveragePool: its sums are integers, and exact.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import logging
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from xformer_export.calibration import Calibration, Choice, Outputs, Run, choose_ranges, collect
+from xformer_export.placement import Placement
+from xformer_export.ranges import Range
+from xformer_mobile.errors import ConversionError
+from xformer_mobile.optional import require
+from xformer_mobile.preprocess import ByteImage
+
+__all__ = ["TARGETS", "quantize", "quantize_weights"]
+
+TARGETS = {"arm": "QInt8", "x86": "QUInt8"}
+"""The flavours, and ONNX Runtime's name of their activations' type."""
+
+INT8_OPS = ("Add", "Concat", "Conv", "GlobalAveragePool", "Mul", "Resize", "Sigmoid")
+
+WEIGHTED_OPS = {"Conv": 0, "MatMul": 1}
+"""What has weights, and along which axis of them the output channels are."""
+
+LEAST_WEIGHTS = 1024
+"""A constant with fewer values stays as it is."""
+
+
+def quantize(
+    model: Any, placement: Placement, calibration: Calibration, target: str, step: Any = lambda name: None
+) -> tuple[Any, Choice]:
+    """The float32 ``model`` with int8 convolutions and what stands between them; and how the ranges were chosen.
+
+    Raises:
+        ConversionError: ONNX Runtime's quantizer failed, or an activation is not finite.
+        MissingDependencyError: onnx or onnxruntime is not installed.
+    """
+    onnx = require("onnx", extra="onnx")
+    model = copy.deepcopy(model)
+    _pool_at_once(model)
+    _infer_shapes(onnx, model)
+    nodes = [
+        node.name
+        for node in model.graph.node
+        if node.op_type in INT8_OPS and placement.is_int8(node.name.rpartition("/")[0])
+    ]
+    step("onnx: count activations")
+    histograms = collect(_all_values(model), calibration)
+
+    def build(found: dict[str, Range]) -> Any:
+        return _insert(model, found, nodes, target)
+
+    choice = choose_ranges(
+        histograms,
+        open_model(model),
+        lambda found: open_model(build(found)),
+        calibration,
+        step=lambda method: step(f"onnx: try ranges by {method}"),
+    )
+    made = build(choice.ranges)
+    quantize_weights(made)
+    _drop_zero_points(onnx, made)
+    return made, choice
+
+
+def open_model(model: Any) -> Run:
+    """A model in memory, on one thread of ONNX Runtime."""
+    ort = require("onnxruntime", extra="onnx")
+    session = ort.InferenceSession(model.SerializeToString(), _settings(ort), providers=["CPUExecutionProvider"])
+    names = [output.name for output in session.get_outputs()]
+    (image,) = session.get_inputs()
+
+    def run(picture: ByteImage) -> Outputs:
+        return dict(zip(names, session.run(names, {image.name: picture}), strict=True))
+
+    return run
+
+
+def _settings(ort: Any) -> Any:
+    settings = ort.SessionOptions()
+    settings.log_severity_level = 3
+    settings.intra_op_num_threads = 1
+    return settings
+
+
+def _all_values(model: Any) -> Any:
+    """Runs the model, unoptimized, and returns every float value that it computes, by name."""
+    onnx = require("onnx", extra="onnx")
+    ort = require("onnxruntime", extra="onnx")
+    opened = copy.deepcopy(model)
+    known = {value.name for value in opened.graph.output}
+    opened.graph.output.extend(
+        value
+        for value in opened.graph.value_info
+        if value.name not in known and value.type.tensor_type.elem_type == onnx.TensorProto.FLOAT
+    )
+    names = [value.name for value in opened.graph.output]
+    settings = _settings(ort)
+    settings.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
+    session = ort.InferenceSession(opened.SerializeToString(), settings, providers=["CPUExecutionProvider"])
+    (image,) = session.get_inputs()
+
+    def run(picture: ByteImage) -> Iterator[tuple[str, npt.NDArray[np.float32]]]:
+        yield from zip(names, session.run(names, {image.name: picture}), strict=True)
+
+    return run
+
+
+def _insert(model: Any, found: dict[str, Range], nodes: list[str], target: str) -> Any:
+    """The model with QuantizeLinear and DequantizeLinear around the nodes."""
+    calibrate = require("onnxruntime.quantization.calibrate", extra="onnx")
+    quantization = require("onnxruntime.quantization", extra="onnx")
+    qdq = require("onnxruntime.quantization.qdq_quantizer", extra="onnx")
+    data = {
+        name: calibrate.TensorData(lowest=np.float32(low), highest=np.float32(high))
+        for name, (low, high) in found.items()
+    }
+    with _quiet():
+        try:
+            quantizer = qdq.QDQQuantizer(
+                copy.deepcopy(model),
+                per_channel=True,
+                reduce_range=False,
+                weight_qType=quantization.QuantType.QInt8,
+                activation_qType=quantization.QuantType[TARGETS[target]],
+                tensors_range=calibrate.TensorsData(quantization.CalibrationMethod.MinMax, data),
+                nodes_to_quantize=nodes,
+                nodes_to_exclude=[],
+                op_types_to_quantize=list(INT8_OPS),
+                extra_options={"ActivationSymmetric": False, "WeightSymmetric": True},
+            )
+            quantizer.quantize_model()
+        except Exception as error:  # the quantizer raises plain ValueErrors and RuntimeErrors
+            message = " ".join(str(error).split())[:300]
+            raise ConversionError(f"ONNX Runtime's quantizer failed: {type(error).__name__}: {message}") from error
+    return quantizer.model.model
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep the quantizer's advice on every tensor that it leaves alone from the user."""
+    logger = logging.getLogger()
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
+
+
+def _infer_shapes(onnx: Any, model: Any) -> None:
+    """Note every value's shape in the model, where the quantizer looks for it."""
+    del model.graph.value_info[:]
+    inferred = onnx.shape_inference.infer_shapes(model, check_type=True, strict_mode=True)
+    model.graph.value_info.extend(inferred.graph.value_info)
+
+
+def _pool_at_once(model: Any) -> None:
+    """Means of tiles in front of a global mean are part of it."""
+    made_by = {name: node for node in model.graph.node for name in node.output}
+    for node in [node for node in model.graph.node if node.op_type == "GlobalAveragePool"]:
+        while (source := made_by.get(node.input[0])) is not None and source.op_type == "AveragePool":
+            node.input[0] = source.input[0]
+            model.graph.node.remove(source)
+
+
+# ---- constants ----------------------------------------------------------------------------------------------
+
+
+def quantize_weights(model: Any) -> None:
+    """Store the float32 weights of convolutions and matmuls as int8, each followed by DequantizeLinear, in place."""
+    onnx = require("onnx", extra="onnx")
+    graph = model.graph
+    constants = {tensor.name: tensor for tensor in graph.initializer}
+    done: dict[str, str] = {}
+    for node in list(graph.node):
+        axis = WEIGHTED_OPS.get(node.op_type)
+        tensor = None if axis is None else constants.get(node.input[1])
+        if tensor is None or tensor.data_type != onnx.TensorProto.FLOAT:
+            continue
+        values = onnx.numpy_helper.to_array(tensor)
+        if values.size < LEAST_WEIGHTS:
+            continue
+        if tensor.name not in done:
+            done[tensor.name] = f"{tensor.name}_float"
+            stored, scale = _rounded(values, axis)
+            names = [f"{tensor.name}_int8", f"{tensor.name}_scale"]
+            graph.initializer.extend(map(onnx.numpy_helper.from_array, (stored, scale), names))
+            made = onnx.helper.make_node(
+                "DequantizeLinear", names, [done[tensor.name]], name=f"{tensor.name}_DequantizeLinear", axis=axis
+            )
+            graph.node.insert(list(graph.node).index(node), made)
+        node.input[1] = done[tensor.name]
+    used = {name for node in graph.node for name in node.input}
+    for name in done:
+        if name not in used:
+            graph.initializer.remove(constants[name])
+
+
+def _rounded(values: npt.NDArray[np.float32], axis: int) -> tuple[npt.NDArray[np.int8], npt.NDArray[np.float32]]:
+    """The values in int8, -127..127, and one scale for each index along the axis."""
+    others = tuple(index for index in range(values.ndim) if index != axis)
+    largest = np.abs(values).max(others, keepdims=True)
+    scale = np.where(largest > 0, largest / 127, 1).astype(np.float32)
+    return np.clip(np.rint(values / scale), -127, 127).astype(np.int8), scale.reshape(-1)
+
+
+def _drop_zero_points(onnx: Any, model: Any) -> None:
+    """Leave out zero points that are all zero where they are DequantizeLinear's default: those of weights and biases."""
+    graph = model.graph
+    constants = {tensor.name: tensor for tensor in graph.initializer}
+    for node in graph.node:
+        if node.op_type != "DequantizeLinear" or len(node.input) < 3 or node.input[0] not in constants:
+            continue
+        zero = constants.get(node.input[2])
+        if zero is not None and not onnx.numpy_helper.to_array(zero).any():
+            del node.input[2]
+    used = {name for node in graph.node for name in node.input}
+    for tensor in [tensor for tensor in graph.initializer if tensor.name not in used]:
+        graph.initializer.remove(tensor)

@@ -1,0 +1,209 @@
+"""int8 for TFLite: ai-edge-quantizer's static quantization, one scope for what computes in int8 and one for the rest.
+
+The quantizer knows operators by the names of their outputs. So each gets a name that says where it belongs; the scopes
+are two regular expressions. In int8 a global mean is one MEAN: its sums are integers, and exact.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import warnings
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from xformer_export.calibration import Calibration, Choice, Outputs, Run, choose_ranges, collect
+from xformer_export.placement import Placement, weight_digest
+from xformer_export.ranges import Range
+from xformer_mobile.errors import ConversionError
+from xformer_mobile.optional import require
+from xformer_mobile.preprocess import ByteImage
+
+__all__ = ["MARK", "quantize", "quantize_weights"]
+
+MARK = "|"
+"""Between the mark and the name that the converter gave a tensor."""
+
+CONVOLUTIONS = ("CONV_2D", "DEPTHWISE_CONV_2D")
+
+INT8_OPS = ("ADD", "CONCATENATION", "LOGISTIC", "MEAN", "MUL", "PAD", "RESHAPE", "RESIZE_BILINEAR", "TRANSPOSE")
+"""What computes in int8 where its input is int8, beside convolutions. All of them, XNNPACK takes."""
+
+FLOAT_CLASSES = ("PatchXFBlock", "PatchXFA", "PlainNorm")
+"""Modules in which only convolutions are int8; the converter names a tensor by the classes of its modules."""
+
+
+def quantize(
+    content: bytes, placement: Placement, calibration: Calibration, step: Any = lambda name: None
+) -> tuple[bytes, Choice]:
+    """The float32 model ``content`` with int8 convolutions and what stands between them; how the ranges were chosen.
+
+    Raises:
+        ConversionError: the quantizer failed, or an activation is not finite.
+        MissingDependencyError: ai-edge-litert or ai-edge-quantizer is not installed.
+    """
+    marked, values = _mark(content, placement)
+    step("tflite: count activations")
+    histograms = collect(_all_values(marked, values), calibration)
+    choice = choose_ranges(
+        histograms,
+        open_model(content),
+        lambda found: open_model(_apply(marked, found)),
+        calibration,
+        step=lambda method: step(f"tflite: try ranges by {method}"),
+    )
+    return _apply(marked, choice.ranges), choice
+
+
+def quantize_weights(content: bytes) -> bytes:
+    """The float32 model ``content`` with the weights of its convolutions in int8, each followed by DEQUANTIZE.
+
+    Raises:
+        ConversionError: the quantizer failed.
+        MissingDependencyError: ai-edge-quantizer is not installed.
+    """
+    recipes = _recipe_manager()
+    for operation in CONVOLUTIONS:
+        recipes.add_weight_only_config(regex=".*", operation_name=_operation(operation), num_bits=8)
+    return _run(content, recipes, None)
+
+
+def open_model(content: bytes) -> Run:
+    """A model in memory, on one thread of LiteRT; outputs by their names in the signature."""
+    interpreter = _interpreter(content)
+    (image,) = interpreter.get_input_details()
+    (signature,) = interpreter.get_signature_list()
+    outputs = interpreter.get_signature_runner(signature).get_output_details()
+
+    def run(picture: ByteImage) -> Outputs:
+        interpreter.set_tensor(image["index"], picture)
+        interpreter.invoke()
+        return {name: interpreter.get_tensor(detail["index"]).copy() for name, detail in outputs.items()}
+
+    return run
+
+
+def _interpreter(content: bytes, **options: Any) -> Any:
+    litert = require("ai_edge_litert.interpreter", extra="tflite")
+    interpreter = litert.Interpreter(model_content=content, num_threads=1, **options)
+    interpreter.allocate_tensors()
+    return interpreter
+
+
+def _all_values(content: bytes, values: dict[int, str]) -> Any:
+    """Runs the model and returns the tensors ``values``, names by index, which no delegate may swallow."""
+    interpreter = _interpreter(content, experimental_preserve_all_tensors=True)
+    (image,) = interpreter.get_input_details()
+
+    def run(picture: ByteImage) -> Iterator[tuple[str, npt.NDArray[np.float32]]]:
+        interpreter.set_tensor(image["index"], picture)
+        interpreter.invoke()
+        for index, name in values.items():
+            yield name, interpreter.get_tensor(index)
+
+    return run
+
+
+def _mark(content: bytes, placement: Placement) -> tuple[bytes, dict[int, str]]:
+    """The model with each operator's output named by its place; and the names of the values that int8 may hold."""
+    flatbuffer_utils = require("ai_edge_litert.tools.flatbuffer_utils", extra="tflite")
+    schema = require("ai_edge_litert.schema_py_generated", extra="tflite")
+    model = flatbuffer_utils.read_model_from_bytearray(content)
+    (graph,) = model.subgraphs
+    names = {code: name for name, code in vars(schema.BuiltinOperator).items() if isinstance(code, int)}
+
+    def kind(operator: Any) -> str:
+        return names[model.operatorCodes[operator.opcodeIndex].builtinCode]
+
+    def name(index: int) -> str:
+        return str(graph.tensors[index].name.decode())
+
+    def is_constant(index: int) -> bool:
+        return model.buffers[graph.tensors[index].buffer].data is not None
+
+    _pool_at_once(graph, kind)
+    int8: set[int] = set()
+    values: dict[int, str] = {}
+    for number, operator in enumerate(graph.operators):
+        inputs = [index for index in operator.inputs if index >= 0 and not is_constant(index)]
+        if kind(operator) in CONVOLUTIONS:
+            weights = graph.tensors[operator.inputs[1]]
+            digest = weight_digest(np.frombuffer(bytes(model.buffers[weights.buffer].data), "<f4"))
+            inside = placement.is_int8(placement.convolutions.get(digest, ""))
+        else:
+            inside = (
+                kind(operator) in INT8_OPS
+                and not any(part in name(operator.outputs[0]) for part in FLOAT_CLASSES)
+                and all(index in int8 for index in inputs)
+            )
+        for index in operator.outputs:
+            if inside:
+                int8.add(index)
+            tensor = graph.tensors[index]
+            tensor.name = f"{'int8' if inside else 'float'}{number}{MARK}{name(index)}".encode()
+        if inside:
+            values |= {index: name(index) for index in (*inputs, *operator.outputs)}
+    # An input of the first int8 operators is made by a float one; its name is known only now.
+    values = {index: name(index) for index in values}
+    return bytes(flatbuffer_utils.convert_object_to_bytearray(model)), values
+
+
+def _pool_at_once(graph: Any, kind: Any) -> None:
+    """Means of tiles in front of a mean over both spatial axes are part of it."""
+    made_by = {index: operator for operator in graph.operators for index in operator.outputs}
+    for operator in [operator for operator in graph.operators if kind(operator) == "MEAN"]:
+        while (source := made_by.get(operator.inputs[0])) is not None and kind(source) == "AVERAGE_POOL_2D":
+            options = source.builtinOptions
+            if options.filterHeight != options.filterWidth:  # XFA's means over rows
+                break
+            operator.inputs[0] = source.inputs[0]
+            graph.operators.remove(source)
+
+
+def _apply(content: bytes, found: dict[str, Range]) -> bytes:
+    """The marked model quantized with these ranges."""
+    recipes = _recipe_manager()
+    algorithms = require("ai_edge_quantizer.algorithm_manager", extra="tflite").AlgorithmName
+    recipes.add_static_config(
+        regex=".*", operation_name=_operation("*"), activation_num_bits=8, weight_num_bits=8
+    )
+    for regex in (rf"(.*;)?float\d+\{MARK}.*",):
+        recipes.add_quantization_config(
+            regex=regex, operation_name=_operation("*"), algorithm_key=algorithms.NO_QUANTIZE
+        )
+    for border in ("INPUT", "OUTPUT"):
+        recipes.add_quantization_config(
+            regex=".*", operation_name=_operation(border), algorithm_key=algorithms.NO_QUANTIZE
+        )
+    shape = (1, 1)
+    statistics = {
+        name: {"min": np.full(shape, low, np.float32), "max": np.full(shape, high, np.float32)}
+        for name, (low, high) in found.items()
+    }
+    return _run(content, recipes, statistics)
+
+
+def _recipe_manager() -> Any:
+    return require("ai_edge_quantizer.recipe_manager", extra="tflite").RecipeManager()
+
+
+def _operation(name: str) -> Any:
+    """The quantizer's name of an operator; ``*`` is all of them."""
+    return require("ai_edge_quantizer.qtyping", extra="tflite").TFLOperationName(name)
+
+
+def _run(content: bytes, recipes: Any, statistics: Any) -> bytes:
+    quantizer = require("ai_edge_quantizer.quantizer", extra="tflite")
+    with warnings.catch_warnings(), contextlib.redirect_stderr(io.StringIO()):  # it draws bars of its own
+        warnings.simplefilter("ignore")
+        try:
+            made = quantizer.Quantizer(bytearray(content), recipes.get_quantization_recipe())
+            return bytes(
+                made.quantize(statistics, enable_progress_bar=False, enable_progress_report=False).quantized_model
+            )
+        except Exception as error:  # the quantizer raises plain ValueErrors and RuntimeErrors
+            message = " ".join(str(error).split())[:300]
+            raise ConversionError(f"ai-edge-quantizer failed: {type(error).__name__}: {message}") from error

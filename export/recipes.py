@@ -1,0 +1,68 @@
+"""The recipes of ``--quantize``, as rows of data, and what each promises of the artifacts that it makes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from xformer_mobile.errors import UnavailableError
+from xformer_mobile.spec import lookup
+
+__all__ = ["RECIPES", "Promise", "Recipe", "find_recipe"]
+
+
+@dataclass(frozen=True)
+class Promise:
+    """What is read back from a written artifact and has to hold, or the export fails.
+
+    ``int8_macs`` and ``int8_weights`` are the least shares of the multiply-accumulates that compute in int8 and of the
+    weights' values that are stored in int8; ``size`` is the most of its own fp32 artifact's bytes.
+    """
+
+    int8_macs: float = 0.0
+    int8_weights: float = 0.0
+    size: float = 1.0
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How a bundle is quantized. ``precision`` is the manifest's; ``calibrated`` whether pictures are needed."""
+
+    name: str
+    precision: str
+    description: str
+    calibrated: bool = False
+    promise: Promise | None = None
+
+
+RECIPES = {
+    recipe.name: recipe
+    for recipe in (
+        Recipe("none", "fp32", "as trained"),
+        Recipe("fp16", "fp16", "half precision"),
+        Recipe(
+            "int8-weights",
+            "int8-weights",
+            "weights stored in int8, one scale a channel; computed in float",
+            promise=Promise(int8_weights=0.95, size=0.30),
+        ),
+        Recipe(
+            "int8",
+            "int8",
+            "weights and activations in int8, calibrated; what is sensitive stays float",
+            calibrated=True,
+            promise=Promise(int8_macs=0.95, int8_weights=0.95, size=0.30),
+        ),
+    )
+}
+
+
+def find_recipe(name: str) -> Recipe:
+    """The recipe of that name.
+
+    Raises:
+        UsageError: an unknown recipe.
+        UnavailableError: one that is not built yet.
+    """
+    if name == "auto":
+        raise UnavailableError("quantization 'auto' is not built yet; this version has: " + ", ".join(RECIPES))
+    return lookup("quantization", name, RECIPES)
