@@ -16,8 +16,10 @@ from typing import Any
 
 from PIL import Image
 
-from xformer_export.formats import CONVERTERS, Converter, check_quantization, default_quantization
+from xformer_export.calibration import PICTURES, Calibration
+from xformer_export.formats import CONVERTERS, Converter, default_quantization
 from xformer_export.prepare import Options, Prepared, golden_cases, prepare
+from xformer_export.recipes import Recipe, find_recipe
 from xformer_mobile import __version__
 from xformer_mobile.artifact import (
     FORMATS,
@@ -31,6 +33,7 @@ from xformer_mobile.artifact import (
     describe_postprocess,
     manifest_bytes,
 )
+from xformer_mobile.bench.counts import read_certificate
 from xformer_mobile.chatter import chatter_to
 from xformer_mobile.errors import ConversionError, OutputError, ParityError
 from xformer_mobile.files import exclusive_directory, output_errors, tree_sha256
@@ -49,9 +52,10 @@ Report = Callable[[str], None]
 class ExportRequest:
     """What to export. What is None comes from the checkpoint, or from the task's defaults without one.
 
-    ``output`` None names the bundle after its content, in the current directory. ``minimum_ios`` and ``backend`` are
-    :class:`Options`. What the converters print goes to ``OUTPUT.work/FORMAT.log``, or to the terminal without
-    ``keep_log``.
+    ``output`` None names the bundle after its content, in the current directory. ``minimum_ios`` (None: the oldest that
+    runs the recipe), ``backend`` and ``onnx_target`` are :class:`Options`. ``calibration`` is a folder of pictures, None
+    the drawn scenes; ``pictures`` of them are used. What the converters print goes to ``OUTPUT.work/FORMAT.log``, or to
+    the terminal without ``keep_log``.
     """
 
     formats: tuple[str, ...]
@@ -63,8 +67,11 @@ class ExportRequest:
     quantize: str | None = None
     output: Path | None = None
     verify: bool = True
-    minimum_ios: int = Options.minimum_ios
+    minimum_ios: int | None = None
     backend: str = Options.backend
+    onnx_target: str = Options.onnx_target
+    calibration: Path | None = None
+    pictures: int = PICTURES
     keep_log: bool = True
 
 
@@ -76,8 +83,8 @@ def build_bundle(request: ExportRequest, report: Report = lambda step: None) -> 
     Raises:
         XFormerError: whatever went wrong; then nothing was written, and an older bundle is as it was.
     """
-    precision = check_quantization(request.quantize or default_quantization(request.formats))
-    options = Options(precision, request.minimum_ios, request.backend)
+    recipe = find_recipe(request.quantize or default_quantization(request.formats))
+    precision = recipe.precision
     if request.output is not None:
         _check_target(request.output)
 
@@ -91,17 +98,31 @@ def build_bundle(request: ExportRequest, report: Report = lambda step: None) -> 
     )
     target = request.output or Path(bundle_name(prepared, precision))
     _check_target(target)
+    calibration = None
+    if recipe.calibrated:
+        report("look through the calibration pictures")
+        calibration = Calibration.of(prepared.config, request.calibration, request.pictures)
+    options = Options(
+        precision,
+        request.minimum_ios or recipe.minimum_ios,
+        request.backend,
+        request.onnx_target,
+        calibration,
+        step=report,
+    )
 
     with exclusive_directory(target) as staging:
         artifacts, graphs = [], {}
         for name in request.formats:
             report(f"convert to {name}")
             with _logged(target, name, request.keep_log):
-                entry, graphs[name] = _write_artifact(CONVERTERS[name], prepared, options, staging)
+                entry, graphs[name] = _write_artifact(CONVERTERS[name], prepared, options, recipe, staging)
             artifacts.append(entry)
         report("run the reference model")
         golden = golden_cases(prepared.reference)
         manifest = _manifest(prepared, precision, artifacts, _write_golden(golden, staging))
+        if calibration is not None:
+            manifest["calibration"] = calibration.as_json()
         manifest["report"] = {"file": REPORT, "sha256": _write(staging / REPORT, _report(graphs))}
         _write(staging / MANIFEST, manifest_bytes(manifest))
         if request.verify:
@@ -178,9 +199,13 @@ def work_directory(target: Path) -> Path:
 
 
 def _write_artifact(
-    converter: Converter, prepared: Prepared, options: Options, staging: Path
+    converter: Converter, prepared: Prepared, options: Options, recipe: Recipe, staging: Path
 ) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Convert to one format; returns its entry in the manifest, and what was counted in its graph."""
+    """Convert to one format; returns its entry in the manifest, and what was counted in its graph.
+
+    Raises:
+        ConversionError: the artifact is not what the recipe promises.
+    """
     name = FORMATS[converter.format]
     converted = converter.convert(prepared, options, staging / name)
     files = [file for file in (staging / name, *(staging / name).rglob("*")) if file.is_file()]
@@ -194,6 +219,13 @@ def _write_artifact(
         "requires": converted.requires,
         "tools": converter.tool_versions(),
     }
+    if recipe.promise is not None:
+        found = read_certificate(converter.format, staging / name)
+        ratio = entry["size_bytes"] / converted.quantization["fp32_size_bytes"]
+        misses = recipe.promise.misses(found, ratio)
+        if misses:
+            raise ConversionError(f"{converter.format} is not what {recipe.name} promises: {'; '.join(misses)}")
+        entry["quantization"] = {**converted.quantization, "size_ratio": round(ratio, 4), **found.as_json()}
     return entry, converted.graph
 
 

@@ -1,4 +1,4 @@
-"""The formats and recipes that this version writes, as tables: a new one is one row and one function."""
+"""The formats that this version writes, as a table: a new one is one row and one function."""
 
 from __future__ import annotations
 
@@ -10,20 +10,14 @@ from pathlib import Path
 from xformer_export import to_coreml, to_executorch, to_onnx, to_tflite
 from xformer_export.prepare import Converted, Network, Options, Prepared
 from xformer_mobile.artifact import FORMATS
-from xformer_mobile.errors import UnavailableError
 from xformer_mobile.spec import lookup
 
 __all__ = [
     "CONVERTERS",
-    "QUANTIZATIONS",
     "Converter",
-    "check_quantization",
     "default_quantization",
     "parse_formats",
 ]
-
-QUANTIZATIONS = {"none": "fp32", "fp16": "fp16", "int8": None, "int8-weights": None, "auto": None}
-"""Each recipe and the precision of its bundle; None where the recipe is not built yet."""
 
 
 @dataclass(frozen=True)
@@ -113,17 +107,3 @@ def parse_formats(names: Iterable[str]) -> tuple[str, ...]:
 def default_quantization(formats: Iterable[str]) -> str:
     """The recipe where none is asked for: fp16 for Core ML by itself, whose fp32 the Neural Engine does not run."""
     return "fp16" if set(formats) == {"coreml"} else "none"
-
-
-def check_quantization(name: str) -> str:
-    """The precision of a recipe's bundle.
-
-    Raises:
-        UsageError: an unknown recipe.
-        UnavailableError: a recipe that is not built yet.
-    """
-    precision = lookup("quantization", name, QUANTIZATIONS)
-    if precision is None:
-        built = ", ".join(recipe for recipe, made in QUANTIZATIONS.items() if made)
-        raise UnavailableError(f"quantization {name!r} is not built yet; this version has: {built}")
-    return precision

@@ -37,6 +37,9 @@ ALLOWED_OPS: dict[str, frozenset[str]] = {
             "Transpose",
             "Concat",
             "Resize",
+            # int8
+            "QuantizeLinear",
+            "DequantizeLinear",
         }
     ),
     # No transpose: XFA's are arguments of its matmuls.
@@ -84,8 +87,9 @@ ALLOWED_OPS: dict[str, frozenset[str]] = {
             "MEAN",
             "MAXIMUM",
             "RSQRT",
-            # bytes and stored float16 to float32
+            # bytes, stored float16 and int8 to float32, and into int8
             "DEQUANTIZE",
+            "QUANTIZE",
             # layout
             "PAD",
             "RESHAPE",

@@ -74,6 +74,7 @@ def quantize(
     made = build(choice.ranges)
     quantize_weights(made)
     _drop_zero_points(onnx, made)
+    del made.graph.value_info[:]
     return made, choice
 
 
@@ -125,6 +126,7 @@ def _insert(model: Any, found: dict[str, Range], nodes: list[str], target: str) 
     calibrate = require("onnxruntime.quantization.calibrate", extra="onnx")
     quantization = require("onnxruntime.quantization", extra="onnx")
     qdq = require("onnxruntime.quantization.qdq_quantizer", extra="onnx")
+    onnx_model = require("onnxruntime.transformers.onnx_model", extra="onnx")
     data = {
         name: calibrate.TensorData(lowest=np.float32(low), highest=np.float32(high))
         for name, (low, high) in found.items()
@@ -147,7 +149,9 @@ def _insert(model: Any, found: dict[str, Range], nodes: list[str], target: str) 
         except Exception as error:  # the quantizer raises plain ValueErrors and RuntimeErrors
             message = " ".join(str(error).split())[:300]
             raise ConversionError(f"ONNX Runtime's quantizer failed: {type(error).__name__}: {message}") from error
-    return quantizer.model.model
+    made = quantizer.model.model
+    onnx_model.OnnxModel.graph_topological_sort(made.graph, is_deterministic=True)  # the new nodes are at the end
+    return made
 
 
 @contextlib.contextmanager

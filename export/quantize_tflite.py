@@ -167,9 +167,7 @@ def _apply(content: bytes, found: dict[str, Range]) -> bytes:
     """The marked model quantized with these ranges."""
     recipes = _recipe_manager()
     algorithms = require("ai_edge_quantizer.algorithm_manager", extra="tflite").AlgorithmName
-    recipes.add_static_config(
-        regex=".*", operation_name=_operation("*"), activation_num_bits=8, weight_num_bits=8
-    )
+    recipes.add_static_config(regex=".*", operation_name=_operation("*"), activation_num_bits=8, weight_num_bits=8)
     for regex in (rf"(.*;)?float\d+\{MARK}.*",):
         recipes.add_quantization_config(
             regex=regex, operation_name=_operation("*"), algorithm_key=algorithms.NO_QUANTIZE

@@ -103,6 +103,8 @@ def _entropy(histogram: Histogram) -> Range:
     best, found = math.inf, (low, high)
     for bins in np.unique(np.linspace(LEVELS // 2, half, ENTROPY_STEPS).astype(int)):
         kept = counts[half - bins : half + bins]
+        if not kept.any():
+            continue
         clipped = kept.copy()
         clipped[0] += counts[: half - bins].sum()
         clipped[-1] += counts[half + bins :].sum()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from xformer_mobile.bench.counts import Certificate
 from xformer_mobile.errors import UnavailableError
 from xformer_mobile.spec import lookup
 
@@ -22,14 +23,31 @@ class Promise:
     int8_weights: float = 0.0
     size: float = 1.0
 
+    def misses(self, found: Certificate, size: float) -> list[str]:
+        """One sentence for each part that does not hold of an artifact with this certificate and share of the size."""
+        shares = (("multiply-accumulates", "macs", self.int8_macs), ("weights", "weights", self.int8_weights))
+        missed = [
+            f"{found.share(name):.1%} of the {words} are in int8, {least:.0%} are promised"
+            for words, name, least in shares
+            if found.share(name) < least
+        ]
+        if size > self.size:
+            missed.append(f"it has {size:.3f} of the fp32 artifact's bytes, {self.size:.2f} are promised")
+        return missed
+
 
 @dataclass(frozen=True)
 class Recipe:
-    """How a bundle is quantized. ``precision`` is the manifest's; ``calibrated`` whether pictures are needed."""
+    """How a bundle is quantized.
+
+    ``precision`` is the manifest's; ``minimum_ios`` the oldest that runs it, unless another is asked for;
+    ``calibrated`` whether pictures are needed.
+    """
 
     name: str
     precision: str
     description: str
+    minimum_ios: int = 16
     calibrated: bool = False
     promise: Promise | None = None
 
@@ -49,6 +67,7 @@ RECIPES = {
             "int8",
             "int8",
             "weights and activations in int8, calibrated; what is sensitive stays float",
+            minimum_ios=17,
             calibrated=True,
             promise=Promise(int8_macs=0.95, int8_weights=0.95, size=0.30),
         ),

@@ -20,8 +20,10 @@ from typing import Any
 import torch
 
 from xformer_export.op_rules import check_graph
+from xformer_export.placement import Placement
 from xformer_export.prepare import PRODUCER, Converted, Network, Options, Prepared, metadata_of
 from xformer_export.program import conversion_errors, export_program
+from xformer_export.quantize_onnx import quantize, quantize_weights
 from xformer_mobile import __version__
 from xformer_mobile.artifact import FORMATS, INPUT_NAME
 from xformer_mobile.errors import ConversionError
@@ -46,16 +48,19 @@ def convert(prepared: Prepared, options: Options, path: Path) -> Converted:
     """
     onnx = require("onnx", extra="onnx")
     model = _lower(prepared.network)
+    _finish(onnx, prepared, model)
+    quantization: dict[str, Any] = {}
     if options.precision == "fp16":
         model = _to_half(prepared, model)
-    _clean(onnx, prepared.network, model)
-    onnx.helper.set_model_props(model, metadata_of(prepared))
+    elif options.precision != "fp32":
+        model, quantization = _to_int8(prepared, options, model)
+    _finish(onnx, prepared, model)
     ranks = _check(onnx, model)
     ops = Counter(node.op_type for node in model.graph.node)
     check_graph("onnx", ops, ranks)
     _write(model, path)
     graph = {"ops": dict(sorted(ops.items())), "mobile_usability": _mobile_usability(path)}
-    return Converted({"opset": OPSET}, "uint8", "NHWC", graph)
+    return Converted({"opset": OPSET}, "uint8", "NHWC", graph, quantization)
 
 
 def convert_network(network: Network, path: Path) -> None:
@@ -208,6 +213,18 @@ def _to_half(prepared: Prepared, model: Any) -> Any:
     return half
 
 
+def _to_int8(prepared: Prepared, options: Options, model: Any) -> tuple[Any, dict[str, Any]]:
+    """The graph in one of the int8 precisions, and how: the float32 file's size, and for int8 how it was calibrated."""
+    how: dict[str, Any] = {"fp32_size_bytes": model.ByteSize()}
+    if options.precision == "int8-weights":
+        quantize_weights(model)
+        return model, how
+    assert options.calibration is not None
+    placement = Placement.of(prepared.mobile, options.keep_float)
+    made, choice = quantize(model, placement, options.calibration, options.onnx_target, options.step)
+    return made, {**how, "target": options.onnx_target, "ranges": choice.as_json()}
+
+
 def _mobile_usability(path: Path) -> list[str]:
     """What ONNX Runtime's own check of a model for mobile execution providers says, line by line.
 
@@ -222,6 +239,12 @@ def _mobile_usability(path: Path) -> list[str]:
     logger.addHandler(handler)
     checker.analyze_model(path, logger=logger)
     return [line.strip() for line in lines[1:] if line.strip(" =-")]  # the first has the path
+
+
+def _finish(onnx: Any, prepared: Prepared, model: Any) -> None:
+    """Drop what is the exporter's, and say in the model what it is."""
+    _clean(onnx, prepared.network, model)
+    onnx.helper.set_model_props(model, metadata_of(prepared))
 
 
 def _clean(onnx: Any, network: Network, model: Any) -> None:

@@ -18,6 +18,7 @@ import struct
 import warnings
 from collections import Counter
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -27,8 +28,10 @@ from torch import nn
 
 from xformer_export.channels_last import to_channels_last
 from xformer_export.op_rules import check_graph, check_transposes
+from xformer_export.placement import Placement
 from xformer_export.prepare import Converted, Network, Options, Prepared
 from xformer_export.program import conversion_errors, export_program
+from xformer_export.quantize_tflite import MARK, quantize, quantize_weights
 from xformer_export.tflite_metadata import METADATA_NAME, OWN_METADATA_NAME, Description, attach_files, describe
 from xformer_export.tflite_metadata import check as check_metadata
 from xformer_mobile.artifact import INPUT_NAME
@@ -49,6 +52,9 @@ MIN_RUNTIME = "min_runtime_version"
 HALF_DEQUANTIZE_VERSION = 3
 """The version of DEQUANTIZE that takes float16, there since TensorFlow 1.15 (TFLite's op_version.cc)."""
 
+INT8_DEQUANTIZE_VERSION = 2
+"""The version of DEQUANTIZE that takes int8 (TFLite's op_version.cc)."""
+
 KEPT_IN_FP32 = ((".*", "DEPTHWISE_CONV_2D"), (r".*_backbone/[\w.]*_(?:stem|stage1|stage2)/.*", "CONV_2D"))
 """Scopes and ops whose weights stay float32 in an fp16 file: depthwise convolutions, and those at strides 2 and 4.
 
@@ -62,13 +68,26 @@ IDENTIFIER = b"TFL3"
 def convert(prepared: Prepared, options: Options, path: Path) -> Converted:
     """Convert the mobile form and write ``path``, a .tflite file. Same weights, same versions, same bytes.
 
-    ``options.precision`` fp16 stores the convolutions' weights as float16; all is computed in float32.
+    ``options.precision`` fp16 stores the convolutions' weights as float16, int8-weights as int8; all is computed in
+    float32. int8 computes in it.
 
     Raises:
         ConversionError: the converter failed, the graph leaves its rules, or what was written does not read back.
         MissingDependencyError: litert-torch or ai-edge-litert is not installed.
     """
-    content, converted = finish(prepared, options, lower(prepared))
+    lowered = lower(prepared)
+    quantization: dict[str, Any] = {}
+    if options.precision in ("int8", "int8-weights"):
+        quantization["fp32_size_bytes"] = len(finish(prepared, replace(options, precision="fp32"), lowered)[0])
+        if options.precision == "int8":
+            assert options.calibration is not None
+            placement = Placement.of(to_channels_last(prepared.mobile), options.keep_float)
+            lowered, choice = quantize(lowered, placement, options.calibration, options.step)
+            quantization["ranges"] = choice.as_json()
+        else:
+            lowered = quantize_weights(lowered)
+    content, converted = finish(prepared, options, lowered)
+    converted = replace(converted, quantization=quantization)
     with output_errors(path.name):
         path.write_bytes(content)
     return converted
@@ -128,6 +147,8 @@ def finish(prepared: Prepared, options: Options, lowered: bytes) -> tuple[bytes,
     description = describe(prepared)
     with _known_form():
         model = flatbuffer_utils.read_model_from_bytearray(content)
+        if options.precision == "int8":
+            _drop_marks(model)
         _shape_model(model, prepared.network.output_shapes)
         _set_metadata(model, description)
         _drop_unused(model)
@@ -212,6 +233,13 @@ def _name_interface(model: Any, outputs: list[str]) -> None:
     graph.outputs = [entry.tensorIndex for entry in ordered]
 
 
+def _drop_marks(model: Any) -> None:
+    """Take the marks of quantizing from the names."""
+    (graph,) = model.subgraphs
+    for tensor in graph.tensors:
+        tensor.name = re.sub(rf"(?:int8|float)\d+\{MARK}".encode(), b"", tensor.name)
+
+
 def _shorten_names(model: Any) -> None:
     """``package.module.Class_backbone/package.module.Class_stem;2`` becomes ``backbone/stem;2``."""
     (graph,) = model.subgraphs
@@ -233,8 +261,10 @@ def _read_bytes_by_dequantize(model: Any) -> None:
     graph.tensors[graph.inputs[0]].quantization = schema.QuantizationParametersT(scale=[1.0], zeroPoint=[0])
     dequantize = schema.BuiltinOperator.DEQUANTIZE
     known = [code.builtinCode for code in model.operatorCodes]
-    if dequantize in known:  # of float16, which the quantizer leaves at version 1
-        model.operatorCodes[known.index(dequantize)].version = HALF_DEQUANTIZE_VERSION
+    if dequantize in known:  # the quantizer leaves it at version 1
+        code = model.operatorCodes[known.index(dequantize)]
+        half = any(tensor.type == schema.TensorType.FLOAT16 for tensor in graph.tensors)
+        code.version = HALF_DEQUANTIZE_VERSION if half else INT8_DEQUANTIZE_VERSION
     else:
         known.append(dequantize)
         model.operatorCodes.append(

@@ -15,7 +15,8 @@ import pytest
 import torch
 
 from xformer_export import ExportRequest, build_bundle, bundle, to_onnx
-from xformer_export.formats import check_quantization, default_quantization, parse_formats
+from xformer_export.formats import default_quantization, parse_formats
+from xformer_export.recipes import RECIPES, find_recipe
 from xformer_export.op_rules import ALLOWED_OPS, MAX_RANK, check_graph
 from xformer_export.prepare import Options, Prepared, prepare
 from xformer_mobile.artifact import Bundle
@@ -351,11 +352,13 @@ def test_formats_that_can_not(names: list[str], kind: type[Exception], message: 
 
 
 def test_recipes() -> None:
-    assert check_quantization("none") == "fp32"
-    assert check_quantization("fp16") == "fp16"
+    assert {name: find_recipe(name).precision for name in RECIPES} == {
+        "none": "fp32",
+        "fp16": "fp16",
+        "int8-weights": "int8-weights",
+        "int8": "int8",
+    }
     assert default_quantization(("coreml",)) == "fp16"
     assert default_quantization(("onnx", "coreml")) == "none"
-    with pytest.raises(UnavailableError, match="'int8' is not built yet"):
-        check_quantization("int8")
     with pytest.raises(UsageError, match="unknown quantization 'int4'"):
-        check_quantization("int4")
+        find_recipe("int4")

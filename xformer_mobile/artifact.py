@@ -47,7 +47,7 @@ __all__ = [
     "manifest_bytes",
 ]
 
-SCHEMA_VERSION = "1.1"
+SCHEMA_VERSION = "1.2"
 MANIFEST = "manifest.json"
 REPORT = "report.json"
 MAX_MANIFEST_BYTES = 16 * 2**20

@@ -37,6 +37,8 @@ Examples:
   xformer-export --format all --checkpoint my.pth --labels names.txt --json
   xformer-export --format coreml --minimum-ios 17
   xformer-export --format tflite,onnx --quantize fp16
+  xformer-export --format coreml --quantize int8 --calibration pictures
+  xformer-export --format onnx --quantize int8 --onnx-target x86
 """
 
 NO_CHECKPOINT = {
@@ -67,14 +69,31 @@ MAX_LABEL_BYTES = 16 * 2**20
 @click.option("--image-size", type=IMAGE_SIZE, help="Multiples of 64. [default: the checkpoint's, or the task's]")
 @click.option("--labels", type=PATH, help="The classes' names: one a line, or a JSON list.")
 @click.option(
-    "--quantize", metavar="NAME", help="none (fp32) or fp16. [default: none; fp16 where Core ML is the only format]"
+    "--quantize",
+    metavar="NAME",
+    help="none (fp32), fp16, int8-weights or int8. [default: none; fp16 where Core ML is the only format]",
+)
+@click.option(
+    "--calibration", type=PATH, help="int8: a folder of pictures such as the model will see. [default: drawn scenes]"
+)
+@click.option(
+    "--calibration-pictures",
+    type=click.IntRange(4, 10_000),
+    default=128,
+    show_default=True,
+    help="int8: how many of them are used; 100 to 500 are usual.",
+)
+@click.option(
+    "--onnx-target",
+    default="arm",
+    show_default=True,
+    metavar="NAME",
+    help="int8 in ONNX: arm (S8S8, phones) or x86 (U8S8); the other processor runs it too, but slowly.",
 )
 @click.option(
     "--minimum-ios",
     type=click.Choice(["15", "16", "17", "18"]),
-    default="16",
-    show_default=True,
-    help="Core ML: the oldest iOS that has to run the model.",
+    help="Core ML: the oldest iOS that has to run the model. [default: 16; 17 for int8]",
 )
 @click.option("--backend", default="xnnpack", show_default=True, metavar="NAME", help="ExecuTorch: xnnpack or coreml.")
 @click.option(
@@ -91,7 +110,10 @@ def command(
     image_size: ImageSize | None,
     labels: Path | None,
     quantize: str | None,
-    minimum_ios: str,
+    calibration: Path | None,
+    calibration_pictures: int,
+    onnx_target: str,
+    minimum_ios: str | None,
     backend: str,
     ort_format: bool,
     output: Path | None,
@@ -108,17 +130,23 @@ def command(
         for module in ("torch", "safetensors"):
             require(module, extra="onnx")
         from xformer_export.bundle import ExportRequest, build_bundle
-        from xformer_export.formats import CONVERTERS, check_quantization, parse_formats
+        from xformer_export.calibration import FEW_PICTURES
+        from xformer_export.formats import CONVERTERS, default_quantization, parse_formats
+        from xformer_export.quantize_onnx import TARGETS
+        from xformer_export.recipes import find_recipe
         from xformer_export.to_executorch import BACKENDS
 
     names = [name for group in formats for name in group.split(",")]
     if ort_format and not {"onnx", "all"} & {name.strip() for name in names}:
         raise UsageError("--ort-format goes with --format onnx")
     lookup("ExecuTorch backend", backend, dict.fromkeys(BACKENDS))
-    if quantize is not None:
-        check_quantization(quantize)
+    lookup("ONNX target", onnx_target, TARGETS)
+    parsed = parse_formats([*names, "ort"] if ort_format else names)
+    recipe = find_recipe(quantize or default_quantization(parsed))
+    if calibration is not None and not recipe.calibrated:
+        raise UsageError(f"--calibration goes with --quantize int8; {recipe.name} needs no pictures")
     request = ExportRequest(
-        formats=parse_formats([*names, "ort"] if ort_format else names),
+        formats=parsed,
         checkpoint=checkpoint,
         task=task,
         variant=variant,
@@ -127,8 +155,11 @@ def command(
         quantize=quantize,
         output=output,
         verify=verify,
-        minimum_ios=int(minimum_ios),
+        minimum_ios=None if minimum_ios is None else int(minimum_ios),
         backend=backend,
+        onnx_target=onnx_target,
+        calibration=calibration,
+        pictures=calibration_pictures,
         keep_log=not wants_debug(),
     )
     steps = 4 + len(request.formats) * (2 if verify else 1)
@@ -144,6 +175,15 @@ def command(
         note(f"note: {NO_CHECKPOINT[model['weights']['source']].format(variant=model['variant'])}", quiet=quiet)
     if "coreml" in bundle.formats and bundle.precision == "fp32":
         note("note: Core ML runs fp32 on the CPU and GPU; --quantize fp16 lets it use the Neural Engine", quiet=quiet)
+    used = bundle.manifest.get("calibration")
+    if used and used["skipped"]:
+        note(f"note: {used['skipped']} calibration files could not be read and were skipped", quiet=quiet)
+    if used and used["pictures"] < FEW_PICTURES:
+        note(
+            f"warning: {used['pictures']} calibration pictures are few; the ranges may not hold for others. "
+            f"Use {FEW_PICTURES} at least, 100 to 500 are usual",
+            quiet=quiet,
+        )
     if as_json:
         print_json({"bundle": str(bundle.path), "manifest": bundle.manifest, "seconds": stages.seconds})
     else:
@@ -201,4 +241,25 @@ def _print(bundle: Bundle) -> None:
             measured = (_difference(parity["outputs"].values()), f"{agreement['name']} {agreement['share']:.2%}")
         table.add_row(entry["format"], entry["file"], human_size(entry["size_bytes"]), entry["sha256"][:12], *measured)
     print_table(table)
+    _print_certificates(bundle)
     click.echo(f"Bundle: {bundle.path}")
+
+
+def _print_certificates(bundle: Bundle) -> None:
+    """What of each artifact is in int8, as it was read from the artifacts."""
+    table = Table(
+        "format", "of fp32's size", "MACs", "operators", "weights", "Q/DQ pairs", "float islands", title="In int8"
+    )
+    for entry in bundle.manifest["artifacts"]:
+        found = entry.get("quantization")
+        if found:
+            shares = (f"{found[name]['share']:.1%}" for name in ("macs", "ops", "weights"))
+            table.add_row(
+                entry["format"],
+                f"{found['size_ratio']:.3f}",
+                *shares,
+                str(found["qdq_pairs"]),
+                str(found["float_island_count"]),
+            )
+    if table.row_count:
+        print_table(table)

@@ -6,7 +6,8 @@ if that has it. What can't be counted here is left out; a limit on what is left 
 
 from __future__ import annotations
 
-from xformer_mobile.bench.counts.bundle import count_artifact, count_bundle
+from xformer_mobile.bench.counts.bundle import count_artifact, count_bundle, read_certificate
+from xformer_mobile.bench.counts.certificate import Certificate
 from xformer_mobile.bench.counts.gate import (
     COUNTS,
     INSTRUCTIONS,
@@ -23,10 +24,12 @@ __all__ = [
     "INSTRUCTIONS",
     "INSTRUCTIONS_SLACK",
     "Baseline",
+    "Certificate",
     "Counts",
     "Excess",
     "count_artifact",
     "count_bundle",
     "exceeded",
     "improved",
+    "read_certificate",
 ]

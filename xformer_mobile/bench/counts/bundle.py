@@ -11,11 +11,12 @@ from typing import Any
 
 from xformer_mobile.artifact import REPORT, Bundle
 from xformer_mobile.bench.counts import read_coreml, read_executorch, read_onnx, read_ort, read_tflite
+from xformer_mobile.bench.counts.certificate import Certificate, certify
 from xformer_mobile.bench.counts.gate import COUNTS, Counts
 from xformer_mobile.bench.counts.graph import Graph, count_kinds
 from xformer_mobile.errors import BundleError, MissingDependencyError
 
-__all__ = ["READERS", "count_artifact", "count_bundle"]
+__all__ = ["READERS", "count_artifact", "count_bundle", "read_certificate"]
 
 READERS: dict[str, Callable[[Path], Graph]] = {
     "onnx": read_onnx.read,
@@ -54,13 +55,30 @@ def count_artifact(format: str, path: Path) -> dict[str, int]:
         MissingDependencyError: the format's package is not installed.
     """
     try:
-        graph = READERS[format](path)
-        if not graph.operators:
-            raise ValueError("it has no operators")
-        return graph.counts()
+        return _read(format, path).counts()
     except read_executorch.ForeignDelegateError as error:
         counts = error.graph.counts()
         return {name: counts[name] for name in ("partitions", "undelegated-ops")}
+
+
+def read_certificate(format: str, path: Path) -> Certificate:
+    """What of an artifact is in int8, read from it.
+
+    Raises:
+        BundleError: it is not of that format, broken, or of a form that is not known.
+        MissingDependencyError: the format's package is not installed.
+    """
+    return certify(_read(format, path), format)
+
+
+def _read(format: str, path: Path) -> Graph:
+    try:
+        graph = READERS[format](path)
+        if not graph.operators:
+            raise ValueError("it has no operators")
+        return graph
+    except read_executorch.ForeignDelegateError:
+        raise
     except OSError as error:
         raise BundleError(f"can't read {path}: {error.strerror or error}") from error
     except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:

@@ -12,7 +12,7 @@ The definitions, the same for every format:
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 __all__ = [
@@ -42,11 +42,12 @@ DEQUANTIZE = frozenset({"DequantizeLinear", "DEQUANTIZE", "dequantize", "quantiz
 
 @dataclass(frozen=True)
 class Tensor:
-    """A value of a graph: its shape, the bits of an element, and whether it is a constant."""
+    """A value of a graph: its shape, the bits of an element, whether it is a constant and whether floating point."""
 
     shape: tuple[int, ...]
     bits: int
     is_constant: bool = False
+    is_float: bool = False
 
     @property
     def size_bytes(self) -> int:
@@ -56,16 +57,21 @@ class Tensor:
 
 @dataclass(frozen=True)
 class Operator:
-    """One operator: its name in its format, the bytes that it reads and writes, its multiply-accumulates."""
+    """One operator: its kind in its format, its multiply-accumulates, and what it reads and writes.
+
+    ``inputs`` and ``outputs`` are values by an identifier that is the graph's own; ``name`` is for people.
+    """
 
     kind: str
-    moved_bytes: int
     macs: int = 0
+    inputs: tuple[tuple[str, Tensor], ...] = ()
+    outputs: tuple[tuple[str, Tensor], ...] = ()
+    name: str = ""
 
-    @classmethod
-    def of(cls, kind: str, operands: Iterable[Tensor | None], macs: int = 0) -> Operator:
-        """From what it reads and what it writes; operands that are left out are None."""
-        return cls(kind, sum(operand.size_bytes for operand in operands if operand is not None), macs)
+    @property
+    def moved_bytes(self) -> int:
+        """The bytes that it reads and writes."""
+        return sum(tensor.size_bytes for _, tensor in (*self.inputs, *self.outputs))
 
 
 @dataclass(frozen=True)

@@ -85,7 +85,8 @@ def _typed(type_: Any, *, is_constant: bool = False) -> Tensor:
         shape.append(int(side.constant.size))
     name = type(tensor).DESCRIPTOR.fields_by_name["dataType"].enum_type.values_by_number[tensor.dataType].name
     digits = re.search(r"\d+", name)  # FLOAT16, INT8, UINT4
-    return Tensor(tuple(shape), 8 if name == "BOOL" else int(digits[0]) if digits else 0, is_constant)
+    bits = 8 if name == "BOOL" else int(digits[0]) if digits else 0
+    return Tensor(tuple(shape), bits, is_constant, "FLOAT" in name)
 
 
 def _is_data(value: Any) -> bool:
@@ -105,10 +106,13 @@ def _stored_bytes(value: Any) -> int:
 
 
 def _operator(operation: Any, tensors: Mapping[str, Tensor], flags: Mapping[str, bool]) -> Operator:
-    names = [binding.name for argument in operation.inputs.values() for binding in argument.arguments]
-    names += [made.name for made in operation.outputs]
-    # What is not there is an attribute.
-    return Operator.of(operation.type, (tensors.get(name) for name in names), _macs(operation, tensors, flags))
+    read = [binding.name for argument in operation.inputs.values() for binding in argument.arguments]
+    inputs, outputs = (
+        # What is not there is an attribute.
+        tuple((name, tensors[name]) for name in names if name in tensors)
+        for names in (read, [made.name for made in operation.outputs])
+    )
+    return Operator(operation.type, _macs(operation, tensors, flags), inputs, outputs, operation.outputs[0].name)
 
 
 def _macs(operation: Any, tensors: Mapping[str, Tensor], flags: Mapping[str, bool]) -> int:

@@ -39,6 +39,9 @@ BITS = {0: 8, 1: 8, 2: 16, 3: 32, 4: 64, 5: 16, 6: 32, 7: 64, 11: 8, 12: 8, 13: 
 XNNPACK_BITS = {1: 32, 2: 16, 3: 8, 4: 8, 5: 32, 6: 8, 7: 32, 8: 4, 9: 8, 10: 4, 11: 8, 12: 32, 13: 32, 14: 16}
 """Bits of an element by XNNDatatype."""
 
+FLOATS = frozenset({5, 6, 7, 15})
+XNNPACK_FLOATS = frozenset({1, 2})
+
 XNNPACK_QUANTIZED = frozenset({3, 4, 5, 6, 7, 8, 9, 10, 11})
 
 NO_VALUE = 2**32 - 1
@@ -181,7 +184,7 @@ def read(path: Path) -> Graph:
             if delegate.text(0) != XNNPACK:
                 foreign = delegate.text(0)
                 continue
-            inside, stored = _read_xnnpack(_payload(content, program, delegate))
+            inside, stored = _read_xnnpack(_payload(content, program, delegate), partitions)
             operators += inside
             constants |= {key or f"{partitions} {index}": size for index, (key, size) in enumerate(stored)}
     for index, value in enumerate(values):
@@ -209,7 +212,8 @@ def _tensor(value: Table) -> Tensor | None:
     if tensor is None or value.scalar(0, "B") != VALUE_IS_TENSOR:
         return None
     is_constant = tensor.scalar(5, "I") > 0 and tensor.table(6) is None
-    return Tensor(tensor.numbers(2, "i"), BITS.get(tensor.scalar(0, "b"), 0), is_constant)
+    kind = tensor.scalar(0, "b")
+    return Tensor(tensor.numbers(2, "i"), BITS.get(kind, 0), is_constant, kind in FLOATS)
 
 
 def _kernel(name: str, values: Sequence[Table], places: Sequence[int]) -> Operator:
@@ -217,11 +221,13 @@ def _kernel(name: str, values: Sequence[Table], places: Sequence[int]) -> Operat
     if len(places) > 1 and places[-1] == places[-2]:  # what it returns is its output
         places = places[:-1]
     found = [_at(values, place) for place in places]
-    operands = [_tensor(value) for value in found]
+    operands = [(f"value {place}", _tensor(value)) for place, value in zip(places, found, strict=True)]
     for value in found:
         if value.scalar(0, "B") == VALUE_IS_TENSORS and (listed := value.table(1)) is not None:
-            operands += [_tensor(_at(values, place)) for place in listed.numbers(0, "i")]
-    return Operator.of(name, operands, _kernel_macs(name, found))
+            inner = [(f"value {place}", _tensor(_at(values, place))) for place in listed.numbers(0, "i")]
+            operands = [*inner, *operands]
+    known = tuple((place, tensor) for place, tensor in operands if tensor is not None)
+    return Operator(name, _kernel_macs(name, found), known[:-1], known[-1:])
 
 
 def _kernel_macs(name: str, arguments: Sequence[Table]) -> int:
@@ -267,8 +273,8 @@ def _segment_start(content: bytes, segment: Table) -> int:
 # ---- XNNPACK's part -----------------------------------------------------------------------------------------
 
 
-def _read_xnnpack(payload: bytes) -> tuple[list[Operator], list[tuple[str, int]]]:
-    """The nodes of a delegate, and the key, if there is one, and the bytes of each of its constants."""
+def _read_xnnpack(payload: bytes, partition: int) -> tuple[list[Operator], list[tuple[str, int]]]:
+    """The nodes of the delegate of that number, and the key, if there is one, and the bytes of each of its constants."""
     if payload[4:8] == XNNPACK_HEADER_MAGIC:
         start, size = int.from_bytes(payload[10:14], "little"), int.from_bytes(payload[14:18], "little")
         payload = payload[start : start + size]
@@ -286,7 +292,7 @@ def _read_xnnpack(payload: bytes) -> tuple[list[Operator], list[tuple[str, int]]
         number, fields = node.scalar(0, "B"), node.table(1)
         if fields is None or not 1 <= number <= len(KINDS):
             raise ValueError(f"XNNPACK's node {number} is not known")
-        operators.append(_node(KINDS[number - 1], fields, values))
+        operators.append(_node(KINDS[number - 1], fields, values, partition))
     used = {value.constant for value in values.values() if value.constant}
     stored = [(data.text(2), data.scalar(1, "Q")) for data in graph.tables(8)]
     return operators, [entry for index, entry in enumerate(stored) if index in used or (index and not entry[0])]
@@ -302,10 +308,10 @@ class _XnnpackValue:
 
     @property
     def tensor(self) -> Tensor:
-        return Tensor(self.shape, XNNPACK_BITS.get(self.kind, 0), self.constant > 0)
+        return Tensor(self.shape, XNNPACK_BITS.get(self.kind, 0), self.constant > 0, self.kind in XNNPACK_FLOATS)
 
 
-def _node(kind: _Kind, fields: Table, values: Mapping[int, _XnnpackValue]) -> Operator:
+def _node(kind: _Kind, fields: Table, values: Mapping[int, _XnnpackValue], partition: int) -> Operator:
     ids = [fields.scalar(field, "I") for field in (*kind.inputs, *kind.outputs)]
     if any(number != NO_VALUE and number not in values for number in ids):
         raise ValueError(f"an operand of {kind.name} does not exist")
@@ -315,9 +321,12 @@ def _node(kind: _Kind, fields: Table, values: Mapping[int, _XnnpackValue]) -> Op
         before, after = (value is not None and value.kind in XNNPACK_QUANTIZED for value in operands)
         name = name if before == after else "dequantize" if before else "quantize"
     shapes = [() if value is None else value.shape for value in operands]
-    return Operator.of(
-        name, (None if value is None else value.tensor for value in operands), _node_macs(kind.name, fields, shapes)
+    named = [(f"{partition} {number}", value) for number, value in zip(ids, operands, strict=True)]
+    inputs, outputs = (
+        tuple((number, value.tensor) for number, value in side if value is not None)
+        for side in (named[: len(kind.inputs)], named[len(kind.inputs) :])
     )
+    return Operator(name, _node_macs(kind.name, fields, shapes), inputs, outputs)
 
 
 def _node_macs(kind: str, fields: Table, shapes: Sequence[tuple[int, ...]]) -> int:

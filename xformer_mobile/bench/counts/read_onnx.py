@@ -17,7 +17,7 @@ from xformer_mobile.bench.counts.graph import (
 )
 from xformer_mobile.optional import require
 
-__all__ = ["BITS", "Node", "build_graph", "read"]
+__all__ = ["Node", "build_graph", "make_tensor", "read"]
 
 BITS = {
     1: 32,  # float
@@ -45,6 +45,9 @@ BITS = {
 }
 """Bits of an element by TensorProto.DataType, whose numbers .ort files have too. Strings (8) have none."""
 
+FLOATS = frozenset({1, 10, 11, 16})
+"""The floating-point ones among them."""
+
 CONVOLUTIONS = {"Conv": 1, "FusedConv": 1, "NhwcFusedConv": 1, "ConvInteger": 1, "QLinearConv": 3}
 """Each kind of convolution, and which of its inputs is the kernel, (output channels, input channels, sides)."""
 
@@ -61,6 +64,7 @@ class Node:
     inputs: Sequence[str]
     outputs: Sequence[str]
     integers: Mapping[str, int] = field(default_factory=dict)
+    name: str = ""
 
 
 def read(path: Path) -> Graph:
@@ -80,15 +84,22 @@ def read(path: Path) -> Graph:
         if node.op_type == CONSTANT:
             (value,) = (attribute.t for attribute in node.attribute if attribute.name == "value")
             stored.append(onnx.TensorProto(name=node.output[0], dims=value.dims, data_type=value.data_type))
-    tensors = {tensor.name: Tensor(tuple(tensor.dims), BITS.get(tensor.data_type, 0), True) for tensor in stored}
+    tensors = {tensor.name: make_tensor(tuple(tensor.dims), tensor.data_type, is_constant=True) for tensor in stored}
     for value in (*graph.input, *graph.output, *graph.value_info):
         kind = value.type.tensor_type
         shape = tuple(side.dim_value for side in kind.shape.dim)
-        tensors.setdefault(value.name, Tensor(shape, BITS.get(kind.elem_type, 0)))
+        tensors.setdefault(value.name, make_tensor(shape, kind.elem_type))
     nodes = [
-        Node(node.op_type, node.input, node.output, _integers(node)) for node in graph.node if node.op_type != CONSTANT
+        Node(node.op_type, node.input, node.output, _integers(node), node.name)
+        for node in graph.node
+        if node.op_type != CONSTANT
     ]
     return build_graph(nodes, tensors)
+
+
+def make_tensor(shape: tuple[int, ...], data_type: int, *, is_constant: bool = False) -> Tensor:
+    """A value by the number of its element type."""
+    return Tensor(shape, BITS.get(data_type, 0), is_constant, data_type in FLOATS)
 
 
 def _integers(node: Any) -> dict[str, int]:
@@ -103,8 +114,10 @@ def build_graph(nodes: Iterable[Node], tensors: Mapping[str, Tensor]) -> Graph:
     """
     operators = []
     for node in nodes:
-        operands = [tensors.get(name) for name in (*node.inputs, *node.outputs) if name]
-        operators.append(Operator.of(node.kind, operands, _macs(node, tensors)))
+        inputs, outputs = (
+            tuple((name, tensors[name]) for name in names if name in tensors) for names in (node.inputs, node.outputs)
+        )
+        operators.append(Operator(node.kind, _macs(node, tensors), inputs, outputs, node.name))
     weights = sum(tensor.size_bytes for tensor in tensors.values() if tensor.is_constant)
     return Graph(tuple(operators), weights)
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from xformer_mobile.bench.counts.flatbuffer import Table, read_root
 from xformer_mobile.bench.counts.graph import Graph, Tensor
-from xformer_mobile.bench.counts.read_onnx import BITS, Node, build_graph
+from xformer_mobile.bench.counts.read_onnx import Node, build_graph, make_tensor
 
 __all__ = ["read"]
 
@@ -22,7 +22,7 @@ DIMS, DATA_TYPE = 2, 3  # of a Tensor, whose name is field 0
 VALUE_TYPE, VALUE = 1, 2  # of a TypeInfo
 IS_TENSOR = 1
 IS_STATIC = 1
-OP_TYPE, INPUTS, OUTPUTS, ATTRIBUTES = 5, 8, 9, 10  # of a Node
+NAME, OP_TYPE, INPUTS, OUTPUTS, ATTRIBUTES = 0, 5, 8, 9, 10  # of a Node
 INTEGER = 4  # of an Attribute, whose name is field 0
 
 
@@ -37,7 +37,7 @@ def read(path: Path) -> Graph:
     if graph is None:
         raise ValueError("it has no graph")
     tensors = {
-        constant.text(0): Tensor(constant.numbers(DIMS, "q"), BITS.get(constant.scalar(DATA_TYPE, "i"), 0), True)
+        constant.text(0): make_tensor(constant.numbers(DIMS, "q"), constant.scalar(DATA_TYPE, "i"), is_constant=True)
         for constant in graph.tables(INITIALIZERS)
     }
     for value in graph.tables(NODE_ARGS):
@@ -50,6 +50,7 @@ def read(path: Path) -> Graph:
             node.texts(INPUTS),
             node.texts(OUTPUTS),
             {attribute.text(0): attribute.scalar(INTEGER, "q") for attribute in node.tables(ATTRIBUTES)},
+            node.text(NAME),
         )
         for node in graph.tables(NODES)
     ]
@@ -71,4 +72,4 @@ def _tensor(value: Table) -> Tensor | None:
         if side is None or side.scalar(0, "b") != IS_STATIC:
             return None
         sides.append(side.scalar(1, "q"))
-    return Tensor(tuple(sides), BITS.get(kind.scalar(0, "i"), 0))
+    return make_tensor(tuple(sides), kind.scalar(0, "i"))

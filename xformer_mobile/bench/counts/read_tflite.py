@@ -70,24 +70,37 @@ def read(path: Path) -> Graph:
             return None
         found = graph.tensors[index]
         shape = () if found.shape is None else tuple(map(int, found.shape))
-        return Tensor(shape, BITS.get(types.get(found.type, ""), 0), model.buffers[found.buffer].data is not None)
+        kind = types.get(found.type, "")
+        return Tensor(shape, BITS.get(kind, 0), model.buffers[found.buffer].data is not None, "FLOAT" in kind)
 
     operators: list[Operator] = []
     constants: dict[int, int] = {}
     for operator in graph.operators or ():
         code = model.operatorCodes[operator.opcodeIndex]
-        inputs: list[Tensor | None] = []
-        outputs: list[Tensor | None] = []
-        for indices, sides in ((operator.inputs, inputs), (operator.outputs, outputs)):
-            for index in () if indices is None else map(int, indices):
-                sides.append(found := tensor(index))
-                if found is not None and found.is_constant:
-                    buffer = graph.tensors[index].buffer  # tensors of one content share it
-                    constants[buffer] = len(model.buffers[buffer].data)
+        inputs, outputs = (
+            [] if indices is None else [(str(index), tensor(int(index))) for index in indices]
+            for indices in (operator.inputs, operator.outputs)
+        )
+        for index, found in (*inputs, *outputs):
+            if found is not None and found.is_constant:
+                buffer = graph.tensors[int(index)].buffer  # tensors of one content share it
+                constants[buffer] = len(model.buffers[buffer].data)
         kind = f"custom {code.customCode.decode()}" if code.customCode else names.get(code.builtinCode, "unknown")
-        operators.append(Operator.of(kind, (*inputs, *outputs), _macs(kind, inputs, outputs, operator)))
+        operators.append(
+            Operator(
+                kind,
+                _macs(kind, [found for _, found in inputs], [found for _, found in outputs], operator),
+                tuple((index, found) for index, found in inputs if found is not None),
+                tuple((index, found) for index, found in outputs if found is not None),
+                _name(graph.tensors[int(outputs[0][0])]) if outputs else "",
+            )
+        )
     partitions, outside = count_partitions(_interpreter(content))
     return Graph(tuple(operators), sum(constants.values()), partitions, sum(outside.values()))
+
+
+def _name(tensor: Any) -> str:
+    return bytes(tensor.name or b"").decode()
 
 
 def _macs(kind: str, inputs: list[Tensor | None], outputs: list[Tensor | None], operator: Any) -> int:
