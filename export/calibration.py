@@ -1,7 +1,7 @@
 """Calibration: the pictures whose activations decide what int8 covers, and which way of deciding serves a format best.
 
 A format's own float artifact is run on every picture, each tensor that int8 will hold is counted in a histogram, and
-the ranges that :data:`~xformer_export.ranges.METHODS` find are tried: the artifact that each gives is run on pictures
+the ranges that :data:`~xformer_mobile.ranges.METHODS` find are tried: the artifact that each gives is run on pictures
 which were not counted, and the one nearest to the float one is taken.
 """
 
@@ -18,10 +18,10 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from xformer_export.ranges import METHODS, Histogram, Range, ranges
 from xformer_mobile.data import Synthetic
 from xformer_mobile.errors import ConversionError, DataError, ImageError
 from xformer_mobile.preprocess import SUFFIXES, ByteImage, load_image, preprocess
+from xformer_mobile.ranges import METHODS, Histogram, Range, ranges
 from xformer_mobile.spec import TASKS, ImageSize, ModelConfig, Task
 
 __all__ = [

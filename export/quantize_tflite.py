@@ -17,10 +17,10 @@ import numpy.typing as npt
 
 from xformer_export.calibration import Calibration, Choice, Outputs, Run, choose_ranges, collect
 from xformer_export.placement import Placement, weight_digest
-from xformer_export.ranges import Range
 from xformer_mobile.errors import ConversionError
 from xformer_mobile.optional import require
 from xformer_mobile.preprocess import ByteImage
+from xformer_mobile.ranges import Range
 
 __all__ = ["MARK", "quantize", "quantize_weights"]
 

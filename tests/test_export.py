@@ -16,16 +16,15 @@ import torch
 
 from xformer_export import ExportRequest, build_bundle, bundle, to_onnx
 from xformer_export.formats import default_quantization, parse_formats
-from xformer_export.recipes import RECIPES, find_recipe
 from xformer_export.op_rules import ALLOWED_OPS, MAX_RANK, check_graph
 from xformer_export.prepare import Options, Prepared, prepare
+from xformer_export.recipes import RECIPES, find_recipe
 from xformer_mobile.artifact import Bundle
 from xformer_mobile.errors import (
     CheckpointError,
     ConversionError,
     OutputError,
     ParityError,
-    UnavailableError,
     UsageError,
 )
 from xformer_mobile.mobile import ChannelNorm

@@ -21,6 +21,7 @@ LAYERS = (
     (
         "chatter",
         "documents",
+        "fake_quant",
         "files",
         "layers",
         "mobile",
@@ -28,6 +29,7 @@ LAYERS = (
         "patterns",
         "postprocess",
         "preprocess",
+        "ranges",
         "reference",
         "weights",
         "zoo",

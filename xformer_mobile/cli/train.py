@@ -33,6 +33,7 @@ Examples:
   xformer-train --task classify --variant xformer_xxs --image-size 64 --epochs 3 --output small.safetensors
   xformer-train --task classify --data flowers --checkpoint my.safetensors --output flowers.safetensors
   xformer-train --task detect --data coco --device cuda --precision bf16 --output detector.safetensors
+  xformer-train --task classify --data flowers --checkpoint flowers.safetensors --qat --output rounded.safetensors
   torchrun --nproc-per-node 2 --no-python xformer-train --task segment --data streets --output s.safetensors
 """
 
@@ -118,6 +119,9 @@ RECIPE_OPTIONS = (
 )
 @click.option("--threads", type=click.IntRange(1, 256), help="PyTorch's threads. [default: its own choice]")
 @click.option("--seed", type=click.IntRange(0, 2**32 - 1), help="Of weights, order and augmentation.")
+@click.option(
+    "--qat", is_flag=True, help="Learn to be rounded to int8, from a trained --checkpoint; then --quantize int8 it."
+)
 @click.option("--half", is_flag=True, help="Store the weights as fp16: half the size.")
 @click.option(
     "--check/--no-check", default=True, help="Decode all your pictures once before the start. [default: check]"
@@ -210,6 +214,10 @@ def _recipe(options: dict[str, Any], device: str) -> Recipe:
     recipe = RECIPES[options["task"]]
     if options["data"] in SYNTHETIC:
         recipe = recipe.for_drawn_scenes()
+    if options["qat"]:
+        if options["checkpoint"] is None:
+            raise UsageError("--qat starts from trained weights; give them as --checkpoint")
+        recipe = recipe.for_int8()
     if options["task"] != "classify" and any(options[name] for name in ("label_smoothing", "mixup", "cutmix")):
         raise UsageError(f"--label-smoothing, --mixup and --cutmix are for classify, not {options['task']}")
     if options["task"] != "detect" and options["anchors"]:

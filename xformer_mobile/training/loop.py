@@ -26,17 +26,20 @@ from typing import Any
 import numpy as np
 import torch
 import torch.distributed as dist
+from PIL import Image
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, default_collate
 
 from xformer_mobile.data.sample import Dataset
 from xformer_mobile.errors import CheckpointError, DataError, TrainingError, XFormerError
 from xformer_mobile.evaluation import evaluate, evaluator_for
+from xformer_mobile.fake_quant import FakeQuant
 from xformer_mobile.files import state_path, write_file
 from xformer_mobile.postprocess import Postprocess
+from xformer_mobile.preprocess import preprocess
 from xformer_mobile.reference import XFormer, normalize
 from xformer_mobile.runners.pytorch import TorchRunner
-from xformer_mobile.spec import ImageSize, ModelConfig
+from xformer_mobile.spec import TASKS, ImageSize, ModelConfig
 from xformer_mobile.training.augment import Augmentation, augment
 from xformer_mobile.training.losses import ClassificationLoss, DetectionLoss, SegmentationLoss
 from xformer_mobile.training.recipe import Recipe
@@ -46,6 +49,9 @@ __all__ = ["EpochReport", "StepReport", "Trainer"]
 
 METADATA_KEY = "xformer_train"
 """The safetensors metadata entry that holds the recipe, the data and the figures as JSON."""
+
+CALIBRATION_PICTURES = 64
+"""Training pictures that the ranges of ``--qat`` are from."""
 
 DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -163,7 +169,8 @@ class Trainer:
         config = replace(self.config, image_size=size)
         self.model = XFormer(config)
         self.model.load_state_dict(resample_context(weights, size))
-        self.averaged = copy.deepcopy(self.model).eval()
+        self.rounding = FakeQuant(self.model) if self.recipe.qat else None
+        self.averaged = copy.deepcopy(self.model).eval()  # rounds alike
         self.averaged.load_state_dict(resample_context(averaged, size))
         self.model.to(self.device).train()
         self.averaged.to(self.device)
@@ -197,6 +204,8 @@ class Trainer:
         while self.epoch < self.recipe.epochs:
             if self._size(self.epoch) != self.model.config.image_size:
                 self._build(self.model.state_dict(), self.averaged.state_dict())
+            if self.rounding is not None and not self.rounding.ranges():
+                self._calibrate(self.rounding)
             loss = self._epoch(on_step or (lambda report: None))
             if not all(bool(values.isfinite().all()) for values in self.averaged.state_dict().values()):
                 raise self._diverged("weights are not finite at the end of", "")
@@ -213,6 +222,18 @@ class Trainer:
         if self.rank == 0:
             state_path(self.output).unlink(missing_ok=True)
         return self.figures
+
+    def _calibrate(self, rounding: FakeQuant) -> None:
+        """Find the ranges that int8 covers, on the first training pictures; from then on the model rounds."""
+        config = self.model.config
+        rule = TASKS[config.task].resize_rule
+        model = copy.deepcopy(self.averaged).cpu()
+        with TorchRunner(model) as runner, rounding.counting():
+            for index in range(min(CALIBRATION_PICTURES, len(self.data))):
+                picture = Image.fromarray(self.data[index].image)
+                runner.run(preprocess(picture, config.image_size, rule)[0])
+        rounding.set_ranges("percentile")
+        rounding.round_only(rounding.layers)
 
     def _epoch(self, on_step: Callable[[StepReport], None]) -> float:
         recipe, total = self.recipe, 0.0
@@ -359,6 +380,7 @@ class Trainer:
                 "averaged": self.averaged.state_dict(),
                 "optimizer": self.optimizer.state_dict(),
                 "scaler": self.scaler.state_dict(),
+                "ranges": {} if self.rounding is None else self.rounding.ranges(),
             },
             content,
         )
@@ -385,6 +407,8 @@ class Trainer:
             self.epoch, self.phase_start, self.figures = state["epoch"], state["phase_start"], state["figures"]
             self.optimizer.load_state_dict(state["optimizer"])
             self.scaler.load_state_dict(state["scaler"])
+            if self.rounding is not None and state["ranges"]:
+                self.rounding.load_ranges(state["ranges"])
         except XFormerError:
             raise
         except pickle.UnpicklingError as error:
