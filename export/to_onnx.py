@@ -47,8 +47,7 @@ def convert(prepared: Prepared, options: Options, path: Path) -> Converted:
         MissingDependencyError: onnx, onnxscript or onnxsim is not installed.
     """
     onnx = require("onnx", extra="onnx")
-    model = _lower(prepared.network)
-    _finish(onnx, prepared, model)
+    model = _float_model(onnx, prepared)
     quantization: dict[str, Any] = {}
     if options.precision == "fp16":
         model = _to_half(prepared, model)
@@ -87,25 +86,37 @@ def convert_to_ort(prepared: Prepared, options: Options, path: Path) -> Converte
         ConversionError: see :func:`convert`; ONNX Runtime can't save the graph.
     """
     ort = require("onnxruntime", extra="onnx")
-    canonical = require("xformer_export.ort_format", extra="onnx").canonical
+    quantization: dict[str, Any] = {}
     with tempfile.TemporaryDirectory(dir=path.parent) as folder:
         source = path.with_name(FORMATS["onnx"])
         if not source.is_file():
             source = Path(folder) / FORMATS["onnx"]
             convert(prepared, options, source)
-        settings = ort.SessionOptions()
-        settings.log_severity_level = 3
-        settings.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_BASIC
-        settings.optimized_model_filepath = str(path)
-        settings.add_session_config_entry("session.save_model_format", "ORT")
-        try:
-            ort.InferenceSession(str(source), settings, providers=["CPUExecutionProvider"])
-            content = canonical(path.read_bytes())
-        except Exception as error:  # ONNX Runtime's exceptions have no common base of their own
-            raise ConversionError(f"ONNX Runtime can't save the graph: {str(error).splitlines()[0][:200]}") from error
+        content = _as_ort(ort, source, path)
+        if options.precision.startswith("int8"):
+            plain = Path(folder) / "float.onnx"
+            plain.write_bytes(prepared.lowered["onnx"])
+            quantization["fp32_size_bytes"] = len(_as_ort(ort, plain, Path(folder) / "float.ort"))
     with output_errors(path.name):
         path.write_bytes(content)
-    return Converted({"opset": OPSET, "onnxruntime": _release(ort.__version__)}, "uint8", "NHWC")
+    requires = {"opset": OPSET, "onnxruntime": _release(ort.__version__)}
+    return Converted(requires, "uint8", "NHWC", quantization=quantization)
+
+
+def _as_ort(ort: Any, source: Path, path: Path) -> bytes:
+    """Save ``source``, a .onnx file, at ``path`` as .ort; returns the same in its one form."""
+    canonical = require("xformer_export.ort_format", extra="onnx").canonical
+    settings = ort.SessionOptions()
+    settings.log_severity_level = 3
+    settings.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_BASIC
+    settings.optimized_model_filepath = str(path)
+    settings.add_session_config_entry("session.save_model_format", "ORT")
+    try:
+        ort.InferenceSession(str(source), settings, providers=["CPUExecutionProvider"])
+        content: bytes = canonical(path.read_bytes())
+    except Exception as error:  # ONNX Runtime's exceptions have no common base of their own
+        raise ConversionError(f"ONNX Runtime can't save the graph: {str(error).splitlines()[0][:200]}") from error
+    return content
 
 
 def _release(version: str) -> str:
@@ -239,6 +250,15 @@ def _mobile_usability(path: Path) -> list[str]:
     logger.addHandler(handler)
     checker.analyze_model(path, logger=logger)
     return [line.strip() for line in lines[1:] if line.strip(" =-")]  # the first has the path
+
+
+def _float_model(onnx: Any, prepared: Prepared) -> Any:
+    """The graph in float32, as its file has it."""
+    if "onnx" not in prepared.lowered:
+        model = _lower(prepared.network)
+        _finish(onnx, prepared, model)
+        prepared.lowered["onnx"] = model.SerializeToString(deterministic=True)
+    return onnx.load_from_string(prepared.lowered["onnx"])
 
 
 def _finish(onnx: Any, prepared: Prepared, model: Any) -> None:

@@ -100,10 +100,12 @@ def lower(prepared: Prepared) -> bytes:
         ConversionError: the converter failed.
         MissingDependencyError: litert-torch is not installed.
     """
-    module = to_channels_last(prepared.mobile)
-    content = _lower(module, prepared.config.image_size)
-    check_constants(module, content)
-    return content
+    if "tflite" not in prepared.lowered:
+        module = to_channels_last(prepared.mobile)
+        content = _lower(module, prepared.config.image_size)
+        check_constants(module, content)
+        prepared.lowered["tflite"] = content
+    return prepared.lowered["tflite"]
 
 
 def convert_network(network: Network, path: Path) -> None:

@@ -110,7 +110,7 @@ class FakeQuant:
                 value.range = METHODS[method](value.histogram) if value.histogram.total else None
 
     def ranges(self) -> dict[str, list[list[float]]]:
-        """The ranges of what goes into each layer and of what comes out, by the layer's path; empty before they are set."""
+        """The ranges of what goes into each layer and of what comes out, by its path; empty before they are set."""
         return {
             path: [list(value.range) for value in (layer.given, layer.made) if value.range is not None]
             for path, layer in self.layers.items()

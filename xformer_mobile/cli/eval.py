@@ -24,7 +24,7 @@ from xformer_mobile.spec import TASKS, ImageSize, Task, lookup
 if TYPE_CHECKING:
     from xformer_mobile.reference import XFormer
 
-__all__ = ["command"]
+__all__ = ["command", "judged_pictures"]
 
 EPILOG = """\b
 Examples:
@@ -116,7 +116,7 @@ def command(
         candidates = _of_model(model, forms or ("reference",), threads)
     if rule.task == "detect":
         require("pycocotools", extra="train")
-    samples, notes = _data(rule, data, pictures, seed, check, quiet)
+    samples, notes = judged_pictures(rule, data, pictures, seed, check=check, quiet=quiet)
     for line in notes:
         note(f"note: {line}", quiet=quiet)
     rows: list[dict[str, Any]] = []
@@ -197,9 +197,15 @@ def _has_torch() -> bool:
     return all(importlib.util.find_spec(module) is not None for module in ("torch", "safetensors"))
 
 
-def _data(
-    rule: Postprocess, data: str, pictures: int | None, seed: int, check: bool, quiet: bool
+def judged_pictures(
+    rule: Postprocess, data: str, pictures: int | None, seed: int = 0, *, check: bool = True, quiet: bool = False
 ) -> tuple[Dataset, list[str]]:
+    """Labelled pictures for a model, drawn or a user's own, and what there is to note about them.
+
+    Raises:
+        UsageError: the model's classes are not the data's.
+        DataError: the data can't be read.
+    """
     if data in SYNTHETIC:
         scenes = Synthetic(rule.task, "test", pictures or 2000, seed, difficulty=SYNTHETIC[data])
         if scenes.labels != rule.labels:

@@ -24,6 +24,7 @@ from xformer_mobile.cli.common import (
     print_table,
     wants_debug,
 )
+from xformer_mobile.cli.eval import judged_pictures
 from xformer_mobile.errors import UsageError
 from xformer_mobile.optional import require
 from xformer_mobile.spec import TASKS, VARIANTS, ImageSize, check_labels, lookup
@@ -48,6 +49,9 @@ NO_CHECKPOINT = {
 }
 """By the source of the weights, what there is to note."""
 
+JUDGED_PICTURES = 500
+"""Labelled pictures that ``auto`` measures on, at most."""
+
 MAX_LABEL_BYTES = 16 * 2**20
 
 
@@ -71,7 +75,19 @@ MAX_LABEL_BYTES = 16 * 2**20
 @click.option(
     "--quantize",
     metavar="NAME",
-    help="none (fp32), fp16, int8-weights or int8. [default: none; fp16 where Core ML is the only format]",
+    help="none (fp32), fp16, int8-weights, int8, or auto: the fastest within --max-drop. "
+    "[default: none; fp16 where Core ML is the only format]",
+)
+@click.option(
+    "--max-drop",
+    type=click.FloatRange(0, 100),
+    metavar="POINTS",
+    help="auto: so much of top-1, mAP@0.5 or mean IoU may be lost. [default: 1.0]",
+)
+@click.option(
+    "--data",
+    metavar="NAME|DIR",
+    help="auto: labelled pictures that the metric is measured on, as for xformer-eval. [default: drawn scenes]",
 )
 @click.option(
     "--calibration", type=PATH, help="int8: a folder of pictures such as the model will see. [default: drawn scenes]"
@@ -110,6 +126,8 @@ def command(
     image_size: ImageSize | None,
     labels: Path | None,
     quantize: str | None,
+    max_drop: float | None,
+    data: str | None,
     calibration: Path | None,
     calibration_pictures: int,
     onnx_target: str,
@@ -129,11 +147,12 @@ def command(
     with deferred_interrupt():
         for module in ("torch", "safetensors"):
             require(module, extra="onnx")
+        from xformer_export.auto import DEFAULT_DROP
         from xformer_export.bundle import ExportRequest, build_bundle
         from xformer_export.calibration import FEW_PICTURES
         from xformer_export.formats import CONVERTERS, default_quantization, parse_formats
         from xformer_export.quantize_onnx import TARGETS
-        from xformer_export.recipes import find_recipe
+        from xformer_export.recipes import AUTO, find_recipe
         from xformer_export.to_executorch import BACKENDS
 
     names = [name for group in formats for name in group.split(",")]
@@ -145,6 +164,10 @@ def command(
     recipe = find_recipe(quantize or default_quantization(parsed))
     if calibration is not None and not recipe.calibrated:
         raise UsageError(f"--calibration goes with --quantize int8; {recipe.name} needs no pictures")
+    if quantize != AUTO and (max_drop is not None or data is not None):
+        raise UsageError("--max-drop and --data go with --quantize auto")
+    if quantize == AUTO and parsed and TASKS[task or "classify"].name == "detect":
+        require("pycocotools", extra="train")
     request = ExportRequest(
         formats=parsed,
         checkpoint=checkpoint,
@@ -160,6 +183,8 @@ def command(
         onnx_target=onnx_target,
         calibration=calibration,
         pictures=calibration_pictures,
+        judged=lambda rule: judged_pictures(rule, data or "synthetic", JUDGED_PICTURES, quiet=quiet)[0],
+        max_drop=DEFAULT_DROP if max_drop is None else max_drop,
         keep_log=not wants_debug(),
     )
     steps = 4 + len(request.formats) * (2 if verify else 1)
@@ -242,7 +267,26 @@ def _print(bundle: Bundle) -> None:
         table.add_row(entry["format"], entry["file"], human_size(entry["size_bytes"]), entry["sha256"][:12], *measured)
     print_table(table)
     _print_certificates(bundle)
+    _print_search(bundle)
     click.echo(f"Bundle: {bundle.path}")
+
+
+def _print_search(bundle: Bundle) -> None:
+    """What ``auto`` found, and why."""
+    found = bundle.manifest.get("auto")
+    if not found:
+        return
+    drops = found["tried"][-1]["drop"]
+    lost = ", ".join(f"{format} {drop:+.2f}" for format, drop in drops.items())
+    click.echo(
+        f"auto: {found['recipe']}; {found['metric']} of the reference {found['reference']:.2f} on {found['pictures']} "
+        f"pictures, lost: {lost} points of {found['max_drop']:g} allowed"
+    )
+    for part in found["float_parts"]:
+        click.echo(
+            f"  float: {part['path']}, for by itself it makes noise of {part['noise']:.1e} of the output's power "
+            f"with {part['macs'] / 1e6:.1f} M MACs"
+        )
 
 
 def _print_certificates(bundle: Bundle) -> None:

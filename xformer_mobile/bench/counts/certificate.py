@@ -40,7 +40,7 @@ MAX_ISLANDS = 100
 
 @dataclass(frozen=True)
 class Island:
-    """Float operators that are connected: how many, their multiply-accumulates, of which kinds, the first one's name."""
+    """Connected float operators: how many, their multiply-accumulates, of which kinds, the first one's name."""
 
     ops: int
     macs: int

@@ -274,7 +274,7 @@ def _segment_start(content: bytes, segment: Table) -> int:
 
 
 def _read_xnnpack(payload: bytes, partition: int) -> tuple[list[Operator], list[tuple[str, int]]]:
-    """The nodes of the delegate of that number, and the key, if there is one, and the bytes of each of its constants."""
+    """The nodes of the delegate of that number; the key, if there is one, and the bytes of each constant."""
     if payload[4:8] == XNNPACK_HEADER_MAGIC:
         start, size = int.from_bytes(payload[10:14], "little"), int.from_bytes(payload[14:18], "little")
         payload = payload[start : start + size]
