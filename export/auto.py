@@ -56,7 +56,7 @@ class Judge:
 
 @dataclass(frozen=True)
 class Plan:
-    """A recipe to try, with the parts that stay float; ``expected`` is the simulated drop in points, if there is one."""
+    """A recipe to try, with the parts that stay float; ``expected`` is the simulated drop in points."""
 
     recipe: Recipe
     keep_float: tuple[str, ...] = ()

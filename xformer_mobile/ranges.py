@@ -18,6 +18,9 @@ BINS = 2048
 
 LEVELS = 256
 
+LEAST = 1e-30
+"""Smaller magnitudes are zero."""
+
 PERCENTILE = 99.999
 """Per cent of the values that the method ``percentile`` covers."""
 
@@ -50,7 +53,7 @@ class Histogram:
         self.low, self.high = min(self.low, low), max(self.high, high)
         largest = max(abs(low), abs(high))
         if not self.limit:
-            if not largest:
+            if largest < LEAST:  # zero, for any purpose here
                 self.counts[BINS // 2] += flat.size
                 return
             self.limit = largest
