@@ -1,0 +1,198 @@
+"""int8 in ONNX and TFLite: what is read back, what it computes, and that it is the same each time."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+
+from xformer_export import to_onnx, to_tflite
+from xformer_export.calibration import Calibration, snr_db
+from xformer_export.placement import FLOAT_MODULES, Placement
+from xformer_export.prepare import Converted, Options, Prepared, prepare
+from xformer_export.recipes import RECIPES, Promise
+from xformer_mobile.bench.counts import Certificate, read_certificate
+from xformer_mobile.errors import UsageError
+from xformer_mobile.runners import LooseArtifact, open_loose
+from xformer_mobile.spec import ImageSize
+
+SIZE = ImageSize(64, 64)
+
+FORMATS = {"onnx": to_onnx.convert, "tflite": to_tflite.convert}
+
+ENGINES = {"onnx": "onnxruntime", "tflite": "litert"}
+
+PRECISIONS = ("int8", "int8-weights")
+
+
+@dataclass(frozen=True)
+class Made:
+    path: Path
+    converted: Converted
+    certificate: Certificate
+
+
+@pytest.fixture(scope="module")
+def prepared() -> Prepared:
+    return prepare(None, task="classify", variant="xformer_xxs", image_size=SIZE)
+
+
+@pytest.fixture(scope="module")
+def options(prepared: Prepared) -> Options:
+    return Options(calibration=Calibration.of(prepared.config, count=8))
+
+
+@pytest.fixture(scope="module")
+def made(prepared: Prepared, options: Options, tmp_path_factory: pytest.TempPathFactory) -> dict[tuple[str, str], Made]:
+    folder, found = tmp_path_factory.mktemp("int8"), {}
+    for format, convert in FORMATS.items():
+        for precision in ("fp32", *PRECISIONS):
+            path = folder / f"{precision}.{format}"
+            converted = convert(prepared, replace(options, precision=precision), path)
+            found[format, precision] = Made(path, converted, read_certificate(format, path))
+    return found
+
+
+def outputs(prepared: Prepared, format: str, path: Path, calibration: Calibration) -> list[dict[str, Any]]:
+    config = prepared.config
+    artifact = LooseArtifact(path, format, config.image_size, config.output_shapes())
+    with open_loose(artifact, ENGINES[format], threads=1) as runner:
+        return [runner.run(image) for image in calibration.compared()]
+
+
+@pytest.mark.parametrize("format", FORMATS)
+def test_int8_computes_in_int8(format: str, made: dict[tuple[str, str], Made]) -> None:
+    found = made[format, "int8"].certificate
+    assert found.share("macs") > 0.9
+    assert found.share("weights") > 0.85
+    assert found.qdq_pairs > 0
+    assert found.islands
+    floats = made[format, "fp32"].certificate
+    assert floats.share("macs") == floats.share("weights") == 0
+    assert not floats.islands
+
+
+@pytest.mark.parametrize("format", FORMATS)
+def test_int8_weights_compute_in_float(format: str, made: dict[tuple[str, str], Made]) -> None:
+    found = made[format, "int8-weights"].certificate
+    assert found.share("macs") == 0
+    assert found.share("weights") > 0.85
+
+
+@pytest.mark.parametrize("precision", PRECISIONS)
+@pytest.mark.parametrize("format", FORMATS)
+def test_it_is_smaller(format: str, precision: str, made: dict[tuple[str, str], Made]) -> None:
+    found = made[format, precision]
+    whole = made[format, "fp32"].path.stat().st_size
+    assert found.converted.quantization["fp32_size_bytes"] == whole
+    assert found.path.stat().st_size < 0.6 * whole  # the smallest variant is half names
+
+
+@pytest.mark.parametrize(("precision", "least"), [("int8", 15), ("int8-weights", 30)])
+@pytest.mark.parametrize("format", FORMATS)
+def test_outputs_are_near(
+    format: str, precision: str, least: float, prepared: Prepared, options: Options, made: dict[tuple[str, str], Made]
+) -> None:
+    assert options.calibration is not None
+    expected, found = (
+        outputs(prepared, format, made[format, kind].path, options.calibration) for kind in ("fp32", precision)
+    )
+    assert least < snr_db(expected, found) < 80
+
+
+@pytest.mark.parametrize("format", FORMATS)
+def test_what_is_said_of_the_ranges(format: str, made: dict[tuple[str, str], Made]) -> None:
+    ranges = made[format, "int8"].converted.quantization["ranges"]
+    assert ranges["method"] in ranges["snr_db"]
+    assert ranges["snr_db"][ranges["method"]] == max(ranges["snr_db"].values())
+    assert len(ranges["snr_db"]) == 4
+    assert "ranges" not in made[format, "int8-weights"].converted.quantization
+
+
+@pytest.mark.parametrize("format", FORMATS)
+def test_same_bytes_again(
+    format: str, prepared: Prepared, options: Options, made: dict[tuple[str, str], Made], tmp_path: Path
+) -> None:
+    for precision in PRECISIONS:
+        again = tmp_path / f"{precision}.{format}"
+        FORMATS[format](prepared, replace(options, precision=precision), again)
+        assert again.read_bytes() == made[format, precision].path.read_bytes(), precision
+
+
+@pytest.mark.parametrize("format", FORMATS)
+def test_parts_that_stay_float(
+    format: str, prepared: Prepared, options: Options, made: dict[tuple[str, str], Made], tmp_path: Path
+) -> None:
+    path = tmp_path / f"mixed.{format}"
+    mixed = replace(options, precision="int8", keep_float=("backbone.stage1", "backbone.stages.2.1.blocks.1.mlp"))
+    FORMATS[format](prepared, mixed, path)
+    found, whole = read_certificate(format, path), made[format, "int8"].certificate
+    assert found.macs[1] == whole.macs[1]
+    modules = dict(prepared.mobile.named_modules())
+    assert 0 < found.macs[0] < whole.macs[0]
+    assert set(mixed.keep_float) <= modules.keys()
+
+
+def test_x86_takes_unsigned_activations(prepared: Prepared, options: Options, tmp_path: Path) -> None:
+    kinds = {}
+    for target in ("arm", "x86"):
+        path = tmp_path / f"{target}.onnx"
+        to_onnx.convert(prepared, replace(options, precision="int8", onnx_target=target), path)
+        model = onnx.load(path)
+        zeros = {tensor.name: tensor.data_type for tensor in model.graph.initializer}
+        kinds[target] = Counter(zeros[node.input[2]] for node in model.graph.node if node.op_type == "QuantizeLinear")
+    assert set(kinds["arm"]) == {onnx.TensorProto.INT8}
+    assert set(kinds["x86"]) == {onnx.TensorProto.UINT8}
+
+
+def test_onnx_weights_have_a_scale_for_each_channel(made: dict[tuple[str, str], Made]) -> None:
+    for precision in PRECISIONS:
+        model = onnx.load(made["onnx", precision].path)
+        constants = {tensor.name: onnx.numpy_helper.to_array(tensor) for tensor in model.graph.initializer}
+        unpacked = {node.output[0]: node for node in model.graph.node if node.op_type == "DequantizeLinear"}
+        convolutions = [node for node in model.graph.node if node.op_type == "Conv" and node.input[1] in unpacked]
+        assert len(convolutions) > 50
+        for node in convolutions:
+            weights, scale = (constants[name] for name in unpacked[node.input[1]].input[:2])
+            assert weights.dtype == np.int8
+            assert scale.shape == weights.shape[:1]
+            assert weights.min() >= -127
+
+
+def test_placement(prepared: Prepared) -> None:
+    found = Placement.of(prepared.mobile)
+    assert found.is_int8("backbone.stem.0")
+    assert found.is_int8("backbone.stage1")
+    assert found.is_int8("backbone.stages.0.1.blocks.0.attention.q")
+    assert found.is_int8("backbone.stages.0.1.blocks.0.mlp.2")
+    for path in ("attention", "attention.sum_heads", "attention.score", "norm1", "mlp.1"):
+        assert not found.is_int8(f"backbone.stages.0.1.blocks.0.{path}"), path
+    assert not found.is_int8("backbone.stages.0.1.blocks.0")
+    assert not found.is_int8("no.such.path")
+    for path, part in prepared.mobile.named_modules():
+        assert not (isinstance(part, FLOAT_MODULES) and found.is_int8(path)), path
+
+
+def test_what_is_kept_float_is_kept_with_all_below_it(prepared: Prepared) -> None:
+    found = Placement.of(prepared.mobile, ("backbone.stages.0.1",))
+    assert not found.is_int8("backbone.stages.0.1")
+    assert not found.is_int8("backbone.stages.0.1.fuse.0")
+    assert found.is_int8("backbone.stages.1.1.fuse.0")
+    with pytest.raises(UsageError, match=r"no part 'backbone\.nowhere'"):
+        Placement.of(prepared.mobile, ("backbone.nowhere",))
+
+
+def test_promises() -> None:
+    def certificate(macs: int, weights: int) -> Certificate:
+        return Certificate((macs, 100), (1, 2), (1, 2), (weights, 100), 1, ())
+
+    promise = Promise(int8_macs=0.95, int8_weights=0.9, size=0.3)
+    assert promise.misses(certificate(95, 90), 0.3) == []
+    assert len(promise.misses(certificate(94, 89), 0.31)) == 3
+    assert "0.310 of the fp32 artifact's bytes, 0.30 are promised" in promise.misses(certificate(95, 90), 0.31)[0]
+    assert RECIPES["int8"].promise == Promise(0.95, 0.95, 0.30)
