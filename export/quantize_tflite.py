@@ -88,7 +88,9 @@ def open_model(content: bytes) -> Run:
 
 def _interpreter(content: bytes, **options: Any) -> Any:
     litert = require("ai_edge_litert.interpreter", extra="tflite")
-    interpreter = litert.Interpreter(model_content=content, num_threads=1, **options)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # that keeping all tensors takes memory, which is meant here
+        interpreter = litert.Interpreter(model_content=content, num_threads=1, **options)
     interpreter.allocate_tensors()
     return interpreter
 
