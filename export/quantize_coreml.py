@@ -104,7 +104,7 @@ def quantize_weights(model: Any, ops: Collection[str] = ()) -> Any:
         ConversionError: coremltools failed.
         MissingDependencyError: coremltools is not installed.
     """
-    optimize = importlib.import_module("coremltools.optimize.coreml")
+    optimize = import_coremltools().optimize.coreml
     names = []
     for op in _load(model).operations:
         if op.op_type not in WEIGHTED_OPS:
@@ -192,21 +192,15 @@ def _is_wide(histogram: Histogram) -> bool:
 def _insert(model: Any, found: Mapping[str, Range], ops: Sequence[str]) -> Any:
     """The package with quantize and dequantize in front of the ops."""
     ct = import_coremltools()
-    optimize = importlib.import_module("coremltools.optimize.coreml")
     registry = importlib.import_module("coremltools.converters.mil.mil.passes.pass_registry")
     graph_pass = importlib.import_module("coremltools.converters.mil.mil.passes.graph_pass")
-    row = optimize.OpLinearQuantizerConfig(mode=MODE)
+    row = ct.optimize.coreml.OpLinearQuantizerConfig(mode=MODE)
+    config = ct.optimize.coreml.OptimizationConfig(op_name_configs=dict.fromkeys(ops, row))
     statistics = {name: {"rmin": low, "rmax": max(high, low + NARROWEST)} for name, (low, high) in found.items()}
     insert = registry.PASS_REGISTRY["compression::insert_prefix_quantize_dequantize_pair"]
-    insert.set_options(
-        [
-            graph_pass.PassOption("config", optimize.OptimizationConfig(op_name_configs=dict.fromkeys(ops, row))),
-            graph_pass.PassOption("activation_stats", statistics),
-        ]
-    )
-    merge = registry.PASS_REGISTRY["common::dequantize_quantize_pair_elimination"]
+    insert.set_options([graph_pass.PassOption("config", config), graph_pass.PassOption("activation_stats", statistics)])
     with _passes():
-        return ct.models.utils._apply_graph_pass(model, [insert, merge], skip_model_load=True)
+        return ct.models.utils._apply_graph_pass(model, insert, skip_model_load=True)
 
 
 @contextlib.contextmanager
