@@ -182,7 +182,140 @@ def test_a_value_is_quantized_once_with_a_scale_that_float16_holds(name: str, ma
     assert len({_zero_point(op) for op in quantized}) > 10
 
 
-@builder.program(input_specs=[builder.TensorSpec((1, 3, 8, 8), half)], opset_version=ct.target.iOS17)  # type: ignore[untyped-decorator]
+def test_what_is_kept_float_reads_float(half: Path) -> None:
+    prepared = _prepared("classify")
+    function = quantize_coreml._load(_open(half))
+
+    def plan(*kept: str) -> tuple[str, ...]:
+        return quantize_coreml._plan(function, prepared.mobile, Placement.of(prepared.mobile, kept)).ops
+
+    everything, without = plan(), plan("backbone.stages.0")
+    assert set(without) < set(everything)
+    kept = [
+        path for path, int8 in Placement.of(prepared.mobile).modules.items() if path.startswith("backbone.stages.0")
+    ]
+    convolutions = [path for path in Placement.of(prepared.mobile).convolutions.values() if path in kept]
+    floats = ("sum_heads", "score")
+    assert len(everything) - len(without) == sum(not path.endswith(floats) for path in convolutions)
+
+
+def test_what_reads_a_wide_value_stays_float(half: Path) -> None:
+    """And a sum of it does, too: its operands are not both int8 any more."""
+    prepared = _prepared("classify")
+    function = quantize_coreml._load(_open(half))
+    placement = Placement.of(prepared.mobile)
+    whole = quantize_coreml._plan(function, prepared.mobile, placement)
+    sums = [op for op in function.operations if op.op_type == "add" and op.name in whole.ops]
+    reader = sums[0].y.op
+    found = quantize_coreml._plan(function, prepared.mobile, placement, {reader.x.name})
+    assert set(whole.ops) - set(found.ops) == {reader.name, *(op.name for op in sums)}
+    assert reader.x.name not in found.values
+
+
+# ---- weights -----------------------------------------------------------------------------------------------
+
+
+def test_weights_are_symmetric_int8_with_a_scale_for_each_output_channel(package: Package) -> None:
+    stored = package.of("constexpr_affine_dequantize", "constexpr_blockwise_shift_scale")
+    assert {op.op_type for op in stored} == {
+        "constexpr_blockwise_shift_scale" if package.case.ios == 18 else "constexpr_affine_dequantize"
+    }
+    for op in stored:
+        data = op.data if package.case.ios == 18 else op.quantized_data
+        assert data.val.dtype == np.int8
+        assert op.scale.val.size == data.shape[0]
+        channels = np.abs(data.val.reshape(data.shape[0], -1).astype(np.int32)).max(1)
+        assert (channels >= 126).all()
+        offset = op.offset if package.case.ios == 18 else op.zero_point
+        assert offset is None or not np.any(offset.val)
+
+
+def test_nearly_all_weights_are_int8(package: Package) -> None:
+    values = {True: 0, False: 0}
+    for op in package.of("conv", "linear"):
+        values[op.weight.op.op_type.startswith("constexpr_")] += math.prod(op.weight.shape)
+        if package.case.precision == "int8" and op.op_type == "conv" and op.x.op.op_type == "dequantize":
+            assert op.weight.op.op_type.startswith("constexpr_"), op.name
+    assert values[True] >= 0.95 * sum(values.values())
+
+
+def test_zeros_and_ones_stay_exact(package: Package) -> None:
+    kernels = [op.weight for op in package.of("conv", "linear") if op.weight.val is not None]
+    exact = [weight for weight in kernels if np.isin(weight.val, (0, 1)).all()]
+    assert len(exact) == 9 * 3  # two sums over heads and one over tokens in each block
+    assert all(weight.op.op_type == "const" for weight in exact)
+
+
+def test_int8_is_small(make: Make, half: Path) -> None:
+    full = 2 * sum(file.stat().st_size for file in (half / WEIGHTS).iterdir())
+    for name in ("classify-int8-ios17", "classify-int8-weights-ios18"):
+        assert make(name).converted.graph["weights_bytes"] <= 0.30 * full
+
+
+# ---- the package -------------------------------------------------------------------------------------------
+
+
+def test_ops_are_those_of_the_precision(package: Package) -> None:
+    counts = Counter(op.op_type for op in package.ops)
+    assert package.converted.graph["ops"] == dict(sorted(counts.items()))
+    assert set(counts) <= ALLOWED_OPS["coreml"] | QUANTIZED_OPS["coreml"][package.case.precision]
+    with pytest.raises(ConversionError, match="outside its allow-list"):
+        check_graph("coreml", counts, {}, "fp16")
+    assert ("quantize" in counts) == (package.case.precision == "int8")
+
+
+def test_what_is_not_int8_is_float16(package: Package) -> None:
+    assert package.converted.graph["float32_ops"] == ({"softmax": 1} if package.case.task == "classify" else {})
+    assert package.converted.requires["minimum_ios"] == str(package.case.ios)
+
+
+def test_counts(package: Package) -> None:
+    counts = count_artifact("coreml", package.path)
+    assert counts["macs"] == macs_by_torch(package.prepared.mobile, SMALL)
+    assert counts["ops"] == sum(not op.op_type.startswith("constexpr_") for op in package.ops)
+    assert counts["qdq-pairs"] == len(package.of("quantize"))
+    stored = package.converted.graph["weights_bytes"]
+    assert 0.9 * stored < counts["weights-bytes"] < 1.02 * stored  # its many small blobs are padded
+
+
+def test_it_computes_nearly_what_the_model_computes(package: Package) -> None:
+    pictures = list(Calibration.of(package.prepared.config, count=6, seed=1).counted())
+    program = MilProgram.load(package.path)
+    names = package.prepared.config.output_shapes()
+    found = [{name: program.run({"image": picture})[name] for name in names} for picture in pictures]
+    with torch.no_grad():
+        made = [package.prepared.mobile(torch.from_numpy(picture)) for picture in pictures]
+    expected = [dict(zip(names, (part.numpy() for part in parts), strict=True)) for parts in made]
+    assert snr_db(expected, found) >= package.case.snr_db
+
+
+def test_it_says_how_the_ranges_were_chosen(package: Package) -> None:
+    quantization = package.converted.quantization
+    if package.case.precision == "int8-weights":
+        assert quantization == {}
+        return
+    assert quantization["method"] in METHODS
+    assert set(quantization["snr_db"]) == set(METHODS)
+    assert quantization["snr_db"][quantization["method"]] == max(quantization["snr_db"].values())
+
+
+def test_the_same_again_is_byte_identical(make: Make, tmp_path: Path) -> None:
+    package = make("classify-int8-weights-ios18")
+    convert(package.prepared, _options(package.prepared, package.case), tmp_path / "model.mlpackage")
+    for file in (file for file in package.path.rglob("*") if file.is_file()):
+        assert (tmp_path / "model.mlpackage" / file.relative_to(package.path)).read_bytes() == file.read_bytes()
+
+
+# ---- edges -------------------------------------------------------------------------------------------------
+
+
+def _convolution(weights: np.ndarray[Any, Any], path: Path) -> Any:
+    """A package of one convolution in float16, from ``x`` to ``out``; (1, 3, 8, 8)."""
+    ct = import_coremltools()
+    builder = ct.converters.mil.Builder
+    half = ct.converters.mil.mil.types.fp16
+
+    @builder.program(input_specs=[builder.TensorSpec((1, 3, 8, 8), half)], opset_version=ct.target.iOS17)  # type: ignore[untyped-decorator]
     def program(x: Any) -> Any:
         moved = builder.add(x=x, y=np.float16(1), name="moved")
         return builder.conv(x=moved, weight=weights.astype(np.float16), name="out")
