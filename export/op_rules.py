@@ -6,7 +6,7 @@ from collections import Counter
 
 from xformer_mobile.errors import ConversionError
 
-__all__ = ["ALLOWED_OPS", "MAX_RANK", "TRANSPOSES", "check_graph", "check_ops", "check_transposes"]
+__all__ = ["ALLOWED_OPS", "MAX_RANK", "QUANTIZED_OPS", "TRANSPOSES", "check_graph", "check_ops", "check_transposes"]
 
 MAX_RANK = 4
 """The largest tensor rank in any artifact: GPU delegates take no more."""
@@ -102,34 +102,43 @@ ALLOWED_OPS: dict[str, frozenset[str]] = {
     "executorch": frozenset({"dim_order_ops._to_dim_order_copy"}),
 }
 
+_STORED = frozenset({"constexpr_affine_dequantize", "constexpr_blockwise_shift_scale"})
+
+QUANTIZED_OPS: dict[str, dict[str, frozenset[str]]] = {
+    "coreml": {"int8-weights": _STORED, "int8": _STORED | {"quantize", "dequantize"}},
+}
+"""What a quantized precision adds to its target's list."""
+
 TRANSPOSES = {"tflite": {"classify": 6, "detect": 9, "segment": 7}}
 """The most transposes in a target's graph, by task: into and out of three XF stages, and each map's own layout."""
 
 
-def check_ops(target: str, ops: Counter[str]) -> None:
-    """Hold a graph's ops to its target's allow-list.
+def check_ops(target: str, ops: Counter[str], precision: str = "fp32") -> None:
+    """Hold a graph's ops to its target's allow-list, and to what the precision adds to it.
 
     Raises:
         ConversionError: an op that is not allowed, with the list of them.
     """
-    foreign = {op: count for op, count in ops.items() if op not in ALLOWED_OPS[target]}
+    allowed = ALLOWED_OPS[target] | QUANTIZED_OPS.get(target, {}).get(precision, frozenset())
+    foreign = {op: count for op, count in ops.items() if op not in allowed}
     if foreign:
         listed = ", ".join(f"{count} {op}" for op, count in sorted(foreign.items()))
         raise ConversionError(f"the {target} graph has ops outside its allow-list: {listed}")
 
 
-def check_graph(target: str, ops: Counter[str], ranks: dict[str, int]) -> None:
+def check_graph(target: str, ops: Counter[str], ranks: dict[str, int], precision: str = "fp32") -> None:
     """Hold a converted graph to its target's allow-list and to MAX_RANK.
 
     Args:
         target: a key of ALLOWED_OPS.
         ops: how often each op occurs.
         ranks: the rank of every tensor, by name.
+        precision: of a quantized graph, the precision that it is in.
 
     Raises:
         ConversionError: an op or a rank that is not allowed, with the list of them.
     """
-    check_ops(target, ops)
+    check_ops(target, ops, precision)
     deep = {name: rank for name, rank in ranks.items() if rank > MAX_RANK}
     if deep:
         listed = ", ".join(f"{name} (rank {rank})" for name, rank in sorted(deep.items())[:5])

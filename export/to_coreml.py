@@ -2,7 +2,7 @@
 
 The input is an image, so that an app hands over a pixel buffer and Vision can scale it. ``ImageType`` has one scale
 for all channels; the mean and the standard deviation of each are in the graph instead. Every array output is float32,
-in both precisions: from iOS 16 on, coremltools would otherwise choose float16, which an app that reads ``Float`` gets
+in every precision: from iOS 16 on, coremltools would otherwise choose float16, which an app that reads ``Float`` gets
 wrong.
 
 fp16 computes everything in float16 but the classifier's softmax, which follows the cast of the logits to float32.
@@ -22,7 +22,7 @@ import uuid
 import warnings
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -30,12 +30,15 @@ import torch
 from torch import Tensor, nn
 from torch.export import ExportedProgram
 
+from xformer_export.calibration import Calibration
 from xformer_export.op_rules import check_graph
+from xformer_export.placement import Placement
 from xformer_export.prepare import Converted, Options, Prepared, metadata_of
 from xformer_export.program import conversion_errors, export_program
+from xformer_export.quantize_coreml import MINIMUM_IOS, quantize, quantize_weights
 from xformer_mobile import __version__
 from xformer_mobile.artifact import INPUT_NAME
-from xformer_mobile.errors import ConversionError
+from xformer_mobile.errors import ConversionError, UsageError
 from xformer_mobile.files import output_errors, tree_sha256
 from xformer_mobile.mobile import MobileXFormer
 from xformer_mobile.optional import import_coremltools
@@ -65,8 +68,8 @@ SYSTEMS: dict[str, System] = {
 }
 """The deployment targets that can be asked for. iOS 15 is the first with ML programs."""
 
-PRECISIONS = {"fp32": "FLOAT32", "fp16": "FLOAT16"}
-"""coremltools' names."""
+PRECISIONS = {"fp32": "FLOAT32", "fp16": "FLOAT16", "int8-weights": "FLOAT16", "int8": "FLOAT16"}
+"""coremltools' names of what is computed in; with int8, of what is not quantized."""
 
 LABEL_OUTPUT = "classLabel"
 PROBABILITIES_OUTPUT = f"{LABEL_OUTPUT}_probs"
@@ -93,7 +96,7 @@ def convert(prepared: Prepared, options: Options, path: Path) -> Converted:
     """Convert the mobile form and write the package ``path``. Same weights, same versions, same bytes.
 
     Raises:
-        UsageError: an unknown precision or minimum iOS.
+        UsageError: an unknown precision or minimum iOS, or a system that is too old for the precision.
         ConversionError: coremltools failed, the program leaves the allowed ops or what the minimum iOS runs, or the
             package does not say on reading back what was asked for.
         OutputError: the package can't be written.
@@ -101,17 +104,22 @@ def convert(prepared: Prepared, options: Options, path: Path) -> Converted:
     """
     system = lookup("minimum iOS", str(options.minimum_ios), SYSTEMS)
     precision = lookup("precision", options.precision, PRECISIONS)
+    least = MINIMUM_IOS.get(options.precision, 0)
+    if options.minimum_ios < least:
+        raise UsageError(f"{options.precision} in Core ML needs iOS {least}; type: --minimum-ios {least}")
     ct = import_coremltools()
     size = prepared.config.image_size
     program = export_program(_ImageModel(prepared.mobile), (torch.zeros(1, 3, size.height, size.width),))
     with tempfile.TemporaryDirectory() as folder:
         draft = Path(folder) / path.name
         with conversion_errors("coremltools", program), _quiet():
-            spec = _translate(ct, program, prepared.config, system, precision, draft).get_spec()
+            model = _translate(ct, program, prepared.config, system, precision, draft)
+        model, quantization = _quantize(model, prepared, options)
+        spec = model.get_spec()
         _annotate(spec, prepared)
         with output_errors(path):
-            _write(spec, draft, path)
-    return _read_back(ct, prepared, system, options.precision, path)
+            _write(spec, Path(model.package_path), path)
+    return replace(_read_back(ct, prepared, system, options.precision, path), quantization=quantization)
 
 
 def distinct_labels(labels: tuple[str, ...]) -> tuple[str, ...]:
@@ -258,6 +266,18 @@ def _passes() -> tuple[str, str]:
     return "xformer::FoldNormAffine", "xformer::ForgetOutputTypes"
 
 
+def _quantize(model: Any, prepared: Prepared, options: Options) -> tuple[Any, dict[str, Any]]:
+    """The model in a quantized precision, and how the ranges of its activations were chosen; any other as it is."""
+    if options.precision == "int8-weights":
+        return quantize_weights(model), {}
+    if options.precision != "int8":
+        return model, {}
+    calibration = options.calibration or Calibration.of(prepared.config)
+    placement = Placement.of(prepared.mobile, options.keep_float)
+    made, choice = quantize(model, prepared.mobile, placement, calibration, options.step)
+    return made, choice.as_json()
+
+
 # ---- writing ----------------------------------------------------------------------------------------------
 
 
@@ -360,7 +380,7 @@ def _read_back(ct: Any, prepared: Prepared, system: System, precision: str, path
     counts = Counter(op.op_type for op in ops)
     results = [var for op in main.operations for var in op.outputs if types.is_tensor(var.sym_type)]
     ranks = {var.name: len(var.shape) for var in (*main.inputs.values(), *results)}
-    check_graph("coreml", counts, ranks)
+    check_graph("coreml", counts, ranks, precision)
     graph: dict[str, Any] = {
         "ops": dict(sorted(counts.items())),
         "transposes": counts["transpose"],
@@ -368,7 +388,7 @@ def _read_back(ct: Any, prepared: Prepared, system: System, precision: str, path
         "largest_rank": max(ranks.values()),
         "weights_bytes": sum(file.stat().st_size for file in weights.iterdir()),
     }
-    if precision == "fp16":
+    if PRECISIONS[precision] == "FLOAT16":
         # What coremltools leaves in float32: the softmax, and ops with a constant that float16 can't hold.
         graph["float32_ops"] = dict(sorted(Counter(op.op_type for op in ops if _is_float32(types, op)).items()))
     requires = {
