@@ -34,7 +34,7 @@ from xformer_mobile.mobile import (
 )
 from xformer_mobile.reference import PATCH
 
-__all__ = ["PatchXFA", "PatchXFStage", "to_channels_last"]
+__all__ = ["PatchXFA", "PatchXFBlock", "PatchXFStage", "PlainNorm", "to_channels_last", "to_patch_form"]
 
 
 def to_channels_last(model: MobileXFormer) -> nn.Module:
@@ -42,6 +42,12 @@ def to_channels_last(model: MobileXFormer) -> nn.Module:
     rules = {MobileXFStage: PatchXFStage, MobileDetectionBlock: DoublingDetectionBlock}
     with torch.no_grad():
         return replace_modules(model, rules).eval()
+
+
+def to_patch_form(model: MobileXFormer) -> nn.Module:
+    """Return the form of ``model`` in which only the XF stages are channels-last; ``model`` is left as it was."""
+    with torch.no_grad():
+        return replace_modules(model, {MobileXFStage: PatchXFStage}).eval()
 
 
 def _conv(weight: Tensor, bias: Tensor | None = None) -> nn.Conv2d:
@@ -83,9 +89,9 @@ def _row_mean(x: Tensor) -> Tensor:
 class PlainNorm(nn.Module):
     """LayerNorm over the channels of (1, C, N, P), without gain and shift."""
 
-    def __init__(self, eps: float) -> None:
+    def __init__(self, norm: ChannelNorm) -> None:
         super().__init__()
-        self.eps = eps
+        self.channels, self.eps = norm.weight.shape[1], norm.eps
 
     def forward(self, x: Tensor) -> Tensor:
         centred = x - x.mean(1, keepdim=True)  # (1, C, N, P)
@@ -145,9 +151,9 @@ class PatchXFBlock(nn.Module):
         assert isinstance(norm1, ChannelNorm)
         assert isinstance(norm2, ChannelNorm)
         assert isinstance(mlp, nn.Sequential)
-        self.norm1 = PlainNorm(norm1.eps)
+        self.norm1 = PlainNorm(norm1)
         self.attention = PatchXFA(module.attention, norm1)
-        self.norm2 = PlainNorm(norm2.eps)
+        self.norm2 = PlainNorm(norm2)
         self.mlp = _absorb_first(norm2, mlp)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -166,7 +172,7 @@ class PatchXFStage(nn.Module):
         assert isinstance(module.project_out, nn.Sequential)
         self.enter = module.enter
         self.blocks = nn.Sequential(
-            *(PatchXFBlock(block) for block in blocks if isinstance(block, MobileXFBlock)), PlainNorm(norm.eps)
+            *(PatchXFBlock(block) for block in blocks if isinstance(block, MobileXFBlock)), PlainNorm(norm)
         )
         # 1x1: it runs on rows of patches as well, where there are fewer channels to bring back.
         self.project_out = _absorb_first(norm, module.project_out)

@@ -8,6 +8,9 @@ upsampling only; each op that it lacks would cut the graph. So for this target, 
 - nearest upsampling is concatenation and reshape.
 
 What stays outside is the cast from bytes and, with half precision, the casts of the outputs to float32.
+
+int8 starts from another form, in which XFA has no matmuls and no reshapes: :func:`to_patch_form`. XNNPACK's
+convolutions are channels-last and a program's tensors are not, so that each reshape costs transposes.
 """
 
 from __future__ import annotations
@@ -24,13 +27,18 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.export import ExportedProgram
 
+from xformer_export.channels_last import PlainNorm, to_patch_form
 from xformer_export.op_rules import check_ops
+from xformer_export.placement import Placement
 from xformer_export.prepare import Converted, Network, Options, Prepared
 from xformer_export.program import Decompositions, conversion_errors, export_program, replace_modules
+from xformer_export.quantize_executorch import partitioner as int8_partitioner
+from xformer_export.quantize_executorch import quantize, quantize_weights
 from xformer_mobile.errors import UnavailableError
 from xformer_mobile.files import output_errors
-from xformer_mobile.mobile import ChannelNorm, MobileXFormer
+from xformer_mobile.mobile import ChannelNorm
 from xformer_mobile.optional import import_coremltools, require
 from xformer_mobile.spec import ImageSize, lookup
 
@@ -38,6 +46,8 @@ __all__ = ["BACKENDS", "convert", "convert_network"]
 
 BACKENDS = ("xnnpack", "coreml")
 """What ExecuTorch hands the graph to."""
+
+QUANTIZED = ("int8", "int8-weights")
 
 
 def convert(prepared: Prepared, options: Options, path: Path) -> Converted:
@@ -49,30 +59,35 @@ def convert(prepared: Prepared, options: Options, path: Path) -> Converted:
     Raises:
         ConversionError: ExecuTorch failed, or an op that computes is left outside the backend.
         MissingDependencyError: executorch is not installed.
-        UnavailableError: the backend can't be used on this machine.
+        UnavailableError: the backend can't be used on this machine, or not in this precision.
     """
     partitioner = lookup("ExecuTorch backend", options.backend, {"xnnpack": _xnnpack, "coreml": _coreml})
-    # Core ML's compiler makes halves of floats itself, and trips over a program that has them.
-    half = options.precision == "fp16" and options.backend != "coreml"
-    module = _Typed(prepared.mobile, torch.float16 if half else torch.float32)
-    with _lowered(module, prepared.config.image_size, DECOMPOSITIONS, partitioner, options) as edge:
-        graph = edge.exported_program().graph
-        delegated, left = _count(edge.exported_program().graph_module)
-        check_ops("executorch", left)
-        content = bytes(edge.to_executorch().buffer)
+    quantization: dict[str, Any] = {}
+    if options.precision in QUANTIZED:
+        if options.backend != "xnnpack":
+            raise UnavailableError(
+                f"{options.precision} for ExecuTorch is for XNNPACK only; use --backend xnnpack, or --format coreml"
+            )
+        options.step("executorch: convert in float32, to compare with")
+        quantization["fp32_size_bytes"] = len(_lower(_float_program(prepared, torch.float32), _xnnpack(options))[0])
+        program, found = _quantized_program(prepared, options)
+        quantization |= found
+        options.step("executorch: convert")
+        content, graph = _lower(program, int8_partitioner())
+    else:
+        # Core ML's compiler makes halves of floats itself, and trips over a program that has them.
+        half = options.precision == "fp16" and options.backend != "coreml"
+        program = _float_program(prepared, torch.float16 if half else torch.float32)
+        content, graph = _lower(program, partitioner(options))
+    check_ops("executorch", Counter(graph["not_delegated"]))
     with output_errors(path.name):
         path.write_bytes(content)
-    partitions = sum("executorch_call_delegate" in str(node.target) for node in graph.nodes)
     return Converted(
         requires={"executorch": _version_needed(), "backend": options.backend},
         input_dtype="uint8",
         input_layout="NHWC",
-        graph={
-            "backend": options.backend,
-            "partitions": partitions,
-            "delegated": dict(sorted(delegated.items())),
-            "not_delegated": dict(sorted(left.items())),
-        },
+        graph={"backend": options.backend, **graph},
+        quantization=quantization,
     )
 
 
@@ -85,31 +100,55 @@ def convert_network(network: Network, path: Path) -> None:
         ConversionError: ExecuTorch failed.
         MissingDependencyError: executorch is not installed.
     """
-    with _lowered(network.module, network.image_size, {}, _xnnpack, Options()) as edge:
-        content = bytes(edge.to_executorch().buffer)
+    content, _ = _lower(_export(network.module, network.image_size, {}), _xnnpack(Options()))
     with output_errors(path.name):
         path.write_bytes(content)
 
 
-@contextlib.contextmanager
-def _lowered(
-    module: nn.Module,
-    size: ImageSize,
-    decompositions: Decompositions,
-    partitioner: Callable[[Options], Any],
-    options: Options,
-) -> Iterator[Any]:
-    """A module that takes bytes (1, H, W, 3), lowered; what fails in the block is ExecuTorch's failure too."""
+def _float_program(prepared: Prepared, dtype: torch.dtype) -> ExportedProgram:
+    """The mobile form in one float type."""
+    return _export(_Typed(prepared.mobile, dtype), prepared.config.image_size, DECOMPOSITIONS)
+
+
+def _quantized_program(prepared: Prepared, options: Options) -> tuple[ExportedProgram, dict[str, Any]]:
+    """The mobile form with quantize and dequantize in it, and how the ranges were chosen."""
+    config = prepared.config
+    form = to_patch_form(prepared.mobile)
+    program = _export(_Typed(form, torch.float32), config.image_size, INT8_DECOMPOSITIONS)
+    if options.precision == "int8-weights":
+        return _export(quantize_weights(program), config.image_size, {}), {}
+    assert options.calibration is not None
+    placement = Placement.of(form, options.keep_float)
+    names = tuple(config.output_shapes())
+    module, choice = quantize(program, placement, "model", options.calibration, names, options.step)
+    return _export(module, config.image_size, {}), {"ranges": choice.as_json()}
+
+
+def _export(module: nn.Module, size: ImageSize, decompositions: Decompositions) -> ExportedProgram:
+    """The program of a module that takes bytes (1, H, W, 3)."""
     example = torch.zeros(1, size.height, size.width, 3, dtype=torch.uint8)
     with _quiet():
+        require("executorch.exir", extra="executorch")
+        return export_program(module, (example,), decompositions)
+
+
+def _lower(program: ExportedProgram, partitioner: Any) -> tuple[bytes, dict[str, Any]]:
+    """The bytes of a .pte file, and what was counted in its graph."""
+    with _quiet(), conversion_errors("ExecuTorch", program):
         exir = require("executorch.exir", extra="executorch")
-        program = export_program(module, (example,), decompositions)
-        with conversion_errors("ExecuTorch", program):
-            yield exir.to_edge_transform_and_lower(
-                program,
-                partitioner=[partitioner(options)],
-                compile_config=exir.EdgeCompileConfig(_check_ir_validity=False),
-            )
+        edge = exir.to_edge_transform_and_lower(
+            program,
+            partitioner=[partitioner],
+            compile_config=exir.EdgeCompileConfig(_check_ir_validity=False),
+        )
+        module = edge.exported_program().graph_module
+        delegated, left = _count(module)
+        graph = {
+            "partitions": sum("executorch_call_delegate" in str(node.target) for node in module.graph.nodes),
+            "delegated": dict(sorted(delegated.items())),
+            "not_delegated": dict(sorted(left.items())),
+        }
+        return bytes(edge.to_executorch().buffer), graph
 
 
 # ---- the mobile form in the target's own ops ---------------------------------------------------------------
@@ -136,11 +175,28 @@ class _ConvNorm(nn.Module):
         return normed
 
 
+class _ConvPlainNorm(nn.Module):
+    """The same of :class:`PlainNorm`, (1, C, N, P)."""
+
+    def __init__(self, norm: PlainNorm) -> None:
+        super().__init__()
+        self.register_buffer("eps", torch.full((1, 1, 1, 1), norm.eps))
+        self.mean = nn.Conv2d(norm.channels, 1, 1, bias=False)
+        nn.init.constant_(self.mean.weight, 1 / norm.channels)
+
+    eps: Tensor
+
+    def forward(self, x: Tensor) -> Tensor:
+        centered = x - self.mean(x)  # (1, C, N, P)
+        variance = self.mean(centered * centered)  # (1, 1, N, P)
+        return centered * torch.rsqrt(variance + self.eps)
+
+
 class _HalfSiLU(nn.Module):
     """SiLU in two ops: PyTorch's own decomposition goes by way of fp32, which XNNPACK can't cast to."""
 
     def forward(self, x: Tensor) -> Tensor:
-        return x * torch.sigmoid(x)
+        return _silu(x)
 
 
 class _HalfGELU(nn.Module):
@@ -163,11 +219,11 @@ class _HalfGELU(nn.Module):
 
 
 class _Typed(nn.Module):
-    """The mobile form in one float type, with float32 outputs."""
+    """The mobile form, or its patch form, in one float type, with float32 outputs."""
 
-    def __init__(self, mobile: MobileXFormer, dtype: torch.dtype) -> None:
+    def __init__(self, mobile: nn.Module, dtype: torch.dtype) -> None:
         super().__init__()
-        rules: dict[type[nn.Module], Any] = {ChannelNorm: _ConvNorm}
+        rules: dict[type[nn.Module], Any] = {ChannelNorm: _ConvNorm, PlainNorm: _ConvPlainNorm}
         if dtype == torch.float16:
             rules |= {nn.SiLU: lambda _: _HalfSiLU(), nn.GELU: lambda _: _HalfGELU()}
         self.model = replace_modules(mobile, rules).to(dtype).eval()
@@ -199,10 +255,25 @@ def _twice(x: Tensor, axis: int) -> Tensor:
     return torch.cat((x, torch.maximum(x, x)), dim=axis)
 
 
+def _silu(x: Tensor) -> Tensor:
+    return x * torch.sigmoid(x)
+
+
+def _mean(x: Tensor, axes: Any, keepdim: bool = False, *, dtype: torch.dtype | None = None) -> Tensor:
+    """A mean over rows, (1, C, N, P) -> (1, C, 1, P), as average pooling; a global mean stays what it is."""
+    if list(axes) != [2]:
+        return NotImplemented
+    assert keepdim
+    return nn.functional.avg_pool2d(x, (x.shape[2], 1))
+
+
 DECOMPOSITIONS: dict[Any, Callable[..., Tensor]] = {
     torch.ops.aten.matmul.default: _matmul,
     torch.ops.aten.upsample_nearest2d.vec: _upsample_nearest,
 }
+
+INT8_DECOMPOSITIONS = DECOMPOSITIONS | {torch.ops.aten.mean.dim: _mean, torch.ops.aten.silu.default: _silu}
+"""Those of the patch form, whose SiLU's sigmoid and product have scales of their own."""
 
 
 # ---- backends ----------------------------------------------------------------------------------------------
