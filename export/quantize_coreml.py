@@ -26,11 +26,11 @@ from torch import nn
 
 from xformer_export.calibration import Calibration, Choice, Outputs, Run, choose_ranges, collect
 from xformer_export.placement import Placement
-from xformer_export.ranges import Histogram, Range
 from xformer_mobile.artifact import INPUT_NAME
 from xformer_mobile.errors import ConversionError
 from xformer_mobile.optional import import_coremltools
 from xformer_mobile.preprocess import ByteImage
+from xformer_mobile.ranges import Histogram, Range
 from xformer_mobile.runners.mil import MilProgram
 
 __all__ = ["MINIMUM_IOS", "quantize", "quantize_weights"]
@@ -47,7 +47,7 @@ WEIGHTED_OPS = {"conv": "weight", "linear": "weight", "matmul": "y"}
 LEAST_WEIGHTS = 1024
 """A constant with fewer values stays as it is, unless it is the weights of what computes in int8."""
 
-SAME_WEIGHTS = {"rtol": 2e-3, "atol": 1e-7}
+SAME_WEIGHTS: dict[str, Any] = {"rtol": 2e-3, "atol": 1e-7}
 """So far may weights in float16 be from those that were trained."""
 
 NARROWEST, WIDEST = 2**-6, 500.0

@@ -25,10 +25,10 @@ from torch.export import ExportedProgram
 
 from xformer_export.calibration import Calibration, Choice, Outputs, Run, choose_ranges, collect
 from xformer_export.placement import Placement
-from xformer_export.ranges import LEVELS, Range
 from xformer_mobile.errors import ConversionError
 from xformer_mobile.optional import require
 from xformer_mobile.preprocess import ByteImage
+from xformer_mobile.ranges import LEVELS, Range
 
 __all__ = ["partitioner", "quantize", "quantize_weights"]
 

@@ -193,7 +193,9 @@ def quantize_weights(model: Any) -> None:
     done: dict[str, str] = {}
     for node in list(graph.node):
         axis = WEIGHTED_OPS.get(node.op_type)
-        tensor = None if axis is None else constants.get(node.input[1])
+        if axis is None:
+            continue
+        tensor = constants.get(node.input[1])
         if tensor is None or tensor.data_type != onnx.TensorProto.FLOAT:
             continue
         values = onnx.numpy_helper.to_array(tensor)

@@ -118,7 +118,7 @@ def _mark(content: bytes, placement: Placement) -> tuple[bytes, dict[int, str]]:
     names = {code: name for name, code in vars(schema.BuiltinOperator).items() if isinstance(code, int)}
 
     def kind(operator: Any) -> str:
-        return names[model.operatorCodes[operator.opcodeIndex].builtinCode]
+        return str(names[model.operatorCodes[operator.opcodeIndex].builtinCode])
 
     def name(index: int) -> str:
         return str(graph.tensors[index].name.decode())

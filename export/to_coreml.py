@@ -30,7 +30,6 @@ import torch
 from torch import Tensor, nn
 from torch.export import ExportedProgram
 
-from xformer_export.calibration import Calibration
 from xformer_export.op_rules import check_graph
 from xformer_export.placement import Placement
 from xformer_export.prepare import Converted, Options, Prepared, metadata_of
@@ -115,6 +114,8 @@ def convert(prepared: Prepared, options: Options, path: Path) -> Converted:
         with conversion_errors("coremltools", program), _quiet():
             model = _translate(ct, program, prepared.config, system, precision, draft)
         model, quantization = _quantize(model, prepared, options)
+        if options.precision in MINIMUM_IOS:
+            quantization["fp32_size_bytes"] = _float_size(prepared, options)
         spec = model.get_spec()
         _annotate(spec, prepared)
         with output_errors(path):
@@ -272,10 +273,18 @@ def _quantize(model: Any, prepared: Prepared, options: Options) -> tuple[Any, di
         return quantize_weights(model), {}
     if options.precision != "int8":
         return model, {}
-    calibration = options.calibration or Calibration.of(prepared.config)
+    assert options.calibration is not None
     placement = Placement.of(prepared.mobile, options.keep_float)
-    made, choice = quantize(model, prepared.mobile, placement, calibration, options.step)
-    return made, choice.as_json()
+    made, choice = quantize(model, prepared.mobile, placement, options.calibration, options.step)
+    return made, {"ranges": choice.as_json()}
+
+
+def _float_size(prepared: Prepared, options: Options) -> int:
+    """The bytes of the package in fp32."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "float.mlpackage"
+        convert(prepared, replace(options, precision="fp32"), path)
+        return sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
 
 
 # ---- writing ----------------------------------------------------------------------------------------------

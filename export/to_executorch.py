@@ -189,7 +189,8 @@ class _ConvPlainNorm(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         centered = x - self.mean(x)  # (1, C, N, P)
         variance = self.mean(centered * centered)  # (1, 1, N, P)
-        return centered * torch.rsqrt(variance + self.eps)
+        normed: Tensor = centered * torch.rsqrt(variance + self.eps)
+        return normed
 
 
 class _HalfSiLU(nn.Module):
@@ -259,7 +260,7 @@ def _silu(x: Tensor) -> Tensor:
     return x * torch.sigmoid(x)
 
 
-def _mean(x: Tensor, axes: Any, keepdim: bool = False, *, dtype: torch.dtype | None = None) -> Tensor:
+def _mean(x: Tensor, axes: Any, keepdim: bool = False, *, dtype: torch.dtype | None = None) -> Any:
     """A mean over rows, (1, C, N, P) -> (1, C, 1, P), as average pooling; a global mean stays what it is."""
     if list(axes) != [2]:
         return NotImplemented

@@ -24,12 +24,12 @@ from xformer_export.calibration import Calibration, snr_db
 from xformer_export.op_rules import ALLOWED_OPS, QUANTIZED_OPS, check_graph
 from xformer_export.placement import Placement
 from xformer_export.prepare import Converted, Options, Prepared, prepare
-from xformer_export.ranges import METHODS
 from xformer_export.to_coreml import convert
 from xformer_mobile.bench.counts import count_artifact
 from xformer_mobile.errors import ConversionError, UsageError
 from xformer_mobile.mobile import MobileXFBlock
 from xformer_mobile.optional import import_coremltools
+from xformer_mobile.ranges import METHODS
 from xformer_mobile.runners.mil import MilProgram
 from xformer_mobile.spec import ImageSize
 

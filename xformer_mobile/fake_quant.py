@@ -142,7 +142,8 @@ def _forward(layer: _Layer) -> Callable[[Any, Tensor], Tensor]:
         weight = _rounded(self.weight) if layer.rounding else self.weight
         if isinstance(self, nn.Linear):
             return nn.functional.linear(x, weight, self.bias)
-        return self._conv_forward(x, weight, self.bias)
+        made: Tensor = self._conv_forward(x, weight, self.bias)
+        return made
 
     return forward
 

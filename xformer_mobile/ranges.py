@@ -72,7 +72,8 @@ class Histogram:
     @property
     def centers(self) -> npt.NDArray[np.float64]:
         """The middle of each bin."""
-        return (np.arange(BINS) + 0.5) * (2 * self.limit / BINS) - self.limit
+        middles: npt.NDArray[np.float64] = np.arange(BINS) + 0.5
+        return middles * (2 * self.limit / BINS) - self.limit
 
 
 def ranges(histograms: Mapping[str, Histogram], method: str) -> dict[str, Range]:
@@ -92,7 +93,7 @@ def _percentile(histogram: Histogram) -> Range:
     outside = (1 - PERCENTILE / 100) / 2
     width = 2 * histogram.limit / BINS
     first = np.searchsorted(share, outside) * width - histogram.limit
-    last = (min(BINS - 1, np.searchsorted(share, 1 - outside)) + 1) * width - histogram.limit
+    last = (min(BINS - 1, int(np.searchsorted(share, 1 - outside))) + 1) * width - histogram.limit
     return min(0.0, max(low, float(first))), max(0.0, min(high, float(last)))
 
 

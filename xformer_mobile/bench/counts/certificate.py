@@ -29,10 +29,13 @@ FUSED = {
             "Transpose",
         }
     ),
-    "coreml": frozenset({"add", "avg_pool", "concat", "conv", "linear", "matmul", "max_pool", "reshape", "transpose"}),
+    "coreml": frozenset({"add", "avg_pool", "conv", "linear", "max_pool"}),
 }
 FUSED["ort"] = FUSED["onnx"]
 """Formats whose int8 is written as float operators between DEQUANTIZE and QUANTIZE, and those that engines fuse."""
+
+FLOAT_RESULTS = frozenset({"coreml"})
+"""Formats in which an int8 operator's result may be float: SiLU follows it, and rounding follows that."""
 
 MAX_ISLANDS = 100
 """So many are listed by name."""
@@ -89,7 +92,8 @@ def certify(graph: Graph, format: str) -> Certificate:
     """Read what computes in int8 from an artifact's graph.
 
     An operator does where every value that it reads and writes is an 8-bit integer. In ONNX and Core ML, where a float
-    operator between DEQUANTIZE and QUANTIZE stands for an int8 one, it does if it is of a kind that engines fuse.
+    operator between DEQUANTIZE and QUANTIZE stands for an int8 one, it does if it is of a kind that engines fuse; in
+    Core ML also where its result stays float. Which of them Apple's engines compute in int8, only a device can tell.
     """
     fused = FUSED.get(format, frozenset())
     unpacked = {name for name, _ in _results(graph.operators, DEQUANTIZE)}
@@ -110,6 +114,7 @@ def certify(graph: Graph, format: str) -> Certificate:
         ]
         written = [
             is_int8_value(name, tensor)
+            or (folds and format in FLOAT_RESULTS)
             or (folds and bool(readers.get(name)) and all(kind in QUANTIZE for kind in readers[name]))
             for name, tensor in operator.outputs
         ]

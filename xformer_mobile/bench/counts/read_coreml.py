@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -58,8 +60,19 @@ def read(path: Path) -> Graph:
         is_constant = operation.type.startswith(CONSTEXPR)
         for made in operation.outputs:
             tensors[made.name] = _typed(made.type, is_constant=is_constant)
-        if is_constant:  # up to iOS 17 what it unpacks is an attribute
+        if is_constant:  # up to iOS 17 what it unpacks is an attribute, later an operand
             weights += sum(_stored_bytes(value) for value in operation.attributes.values())
+            packed = [_typed(value.type) for value in operation.attributes.values() if _is_data(value)]
+            packed += [
+                tensors[binding.name]
+                for argument in operation.inputs.values()
+                for binding in argument.arguments
+                if binding.name in tensors
+            ]
+            bits = max(packed, key=lambda tensor: math.prod(tensor.shape)).bits if packed else 0
+            if bits == 8:  # consumers read what is stored
+                (made,) = operation.outputs
+                tensors[made.name] = replace(tensors[made.name], bits=bits, is_float=False)
         else:
             operators.append(_operator(operation, tensors, flags))
     return Graph(tuple(operators), weights)
