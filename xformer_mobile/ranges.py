@@ -72,7 +72,7 @@ class Histogram:
     @property
     def centers(self) -> npt.NDArray[np.float64]:
         """The middle of each bin."""
-        middles: npt.NDArray[np.float64] = np.arange(BINS) + 0.5
+        middles = np.arange(BINS, dtype=np.float64) + 0.5
         return middles * (2 * self.limit / BINS) - self.limit
 
 

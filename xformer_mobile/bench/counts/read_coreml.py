@@ -60,22 +60,24 @@ def read(path: Path) -> Graph:
         is_constant = operation.type.startswith(CONSTEXPR)
         for made in operation.outputs:
             tensors[made.name] = _typed(made.type, is_constant=is_constant)
-        if is_constant:  # up to iOS 17 what it unpacks is an attribute, later an operand
-            weights += sum(_stored_bytes(value) for value in operation.attributes.values())
-            packed = [_typed(value.type) for value in operation.attributes.values() if _is_data(value)]
-            packed += [
-                tensors[binding.name]
-                for argument in operation.inputs.values()
-                for binding in argument.arguments
-                if binding.name in tensors
-            ]
-            bits = max(packed, key=lambda tensor: math.prod(tensor.shape)).bits if packed else 0
+        if is_constant:
+            packed = [value for value in _values(operation) if _is_data(value)]
+            weights += sum(_stored_bytes(value) for value in packed)
+            stored = [_typed(value.type) for value in packed]
+            bits = max(stored, key=lambda tensor: math.prod(tensor.shape)).bits if stored else 0
             if bits == 8:  # consumers read what is stored
                 (made,) = operation.outputs
                 tensors[made.name] = replace(tensors[made.name], bits=bits, is_float=False)
         else:
             operators.append(_operator(operation, tensors, flags))
     return Graph(tuple(operators), weights)
+
+
+def _values(operation: Any) -> Iterator[Any]:
+    """What an op has with it: up to iOS 17 as attributes, from iOS 18 on as operands."""
+    yield from operation.attributes.values()
+    for argument in operation.inputs.values():
+        yield from (binding.value for binding in argument.arguments if not binding.name)
 
 
 def _operations(block: Any) -> Iterator[Any]:
