@@ -55,7 +55,8 @@ class Few(nn.Module):
         self.head = nn.Conv2d(64, config.num_classes, 1)
 
     def forward(self, image: Tensor) -> tuple[Tensor]:
-        x = self.act(self.mix(image.permute(0, 3, 1, 2)))  # (1, 64, H/4, W/4)
+        x = image.permute(0, 3, 1, 2).to(self.mix.weight.dtype)
+        x = self.act(self.mix(x))  # (1, 64, H/4, W/4)
         x = x + self.project(self.norm(self.spread(x)))
         x = self.act(self.fuse(torch.cat((x, self.act(x)), dim=1)))
         pooled = nn.functional.avg_pool2d(x, (8, 8)).mean((2, 3), keepdim=True)
