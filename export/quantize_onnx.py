@@ -74,6 +74,7 @@ def quantize(
     made = build(choice.ranges)
     quantize_weights(made)
     _drop_zero_points(onnx, made)
+    _shorten_names(model, made)
     del made.graph.value_info[:]
     return made, choice
 
@@ -238,3 +239,19 @@ def _drop_zero_points(onnx: Any, model: Any) -> None:
     used = {name for node in graph.node for name in node.input}
     for tensor in [tensor for tensor in graph.initializer if tensor.name not in used]:
         graph.initializer.remove(tensor)
+
+
+def _shorten_names(model: Any, made: Any) -> None:
+    """Number the values and nodes that ``model`` does not have; their names would be a tenth of the file."""
+    graph = made.graph
+    kept = {name for node in model.graph.node for name in (node.name, *node.input, *node.output)}
+    short: dict[str, str] = {}
+    for number, node in enumerate(graph.node):
+        if node.name not in kept:
+            node.name = f"n{number}"
+        for names in (node.input, node.output):
+            for index, name in enumerate(names):
+                if name and name not in kept:
+                    names[index] = short.setdefault(name, f"q{len(short)}")
+    for tensor in graph.initializer:
+        tensor.name = short.get(tensor.name, tensor.name)
