@@ -22,7 +22,7 @@ from xformer_export.prepare import Network
 from xformer_mobile import optional
 from xformer_mobile.artifact import FORMATS
 from xformer_mobile.bench import LatencyRun
-from xformer_mobile.bench.counts.bundle import count_artifact
+from xformer_mobile.bench.counts import count_artifact
 from xformer_mobile.bench.peers import BASE, MATMUL, MIN_TURNS, Contender, PeersPlan, check_document, measure_peers
 from xformer_mobile.bench.peers_report import cells, claim, peers_svg
 from xformer_mobile.bench.worker import Loaded, Sample, Settings, WarmUp
