@@ -272,11 +272,13 @@ def _write_artifact(
     }
     if recipe.promise is not None:
         found = read_certificate(converter.format, staging / name)
-        ratio = entry["size_bytes"] / converted.quantization["fp32_size_bytes"]
-        misses = recipe.promise.misses(found, ratio)
+        whole = converted.quantization["fp32_size_bytes"]
+        promise = recipe.promise.of(prepared.config.variant.name)
+        misses = promise.misses(found, converter.format, entry["size_bytes"], whole)
         if misses:
             raise ConversionError(f"{converter.format} is not what {recipe.name} promises: {'; '.join(misses)}")
-        entry["quantization"] = {**converted.quantization, "size_ratio": round(ratio, 4), **found.as_json()}
+        ratio = round(entry["size_bytes"] / whole, 4)
+        entry["quantization"] = {**converted.quantization, "size_ratio": ratio, **found.as_json()}
     return entry, converted.graph
 
 

@@ -24,8 +24,7 @@ ALLOWED_OPS: dict[str, frozenset[str]] = {
             "Sigmoid",
             "AveragePool",
             "GlobalAveragePool",
-            # LayerNorm over channels and L2 normalisation
-            "ReduceMean",
+            # LayerNorm over channels (its means are convolutions) and L2 normalisation
             "Max",
             "Sqrt",
             "Reciprocal",

@@ -33,8 +33,9 @@ TARGETS = {"arm": "QInt8", "x86": "QUInt8"}
 
 INT8_OPS = ("Add", "Concat", "Conv", "GlobalAveragePool", "Mul", "Resize", "Sigmoid")
 
-WEIGHTED_OPS = {"Conv": 0, "MatMul": 1}
-"""What has weights, and along which axis of them the output channels are."""
+WEIGHTED_OPS = {"Conv": 0, "MatMul": 1, "Mul": 1}
+"""What has constants as its second input, and along which of their axes there are scales: the output channels, or the
+heads of XFA's kernel over the tokens."""
 
 LEAST_WEIGHTS = 1024
 """A constant with fewer values stays as it is."""

@@ -192,7 +192,23 @@ def test_promises() -> None:
         return Certificate((macs, 100), (1, 2), (1, 2), (weights, 100), 1, ())
 
     promise = Promise(int8_macs=0.95, int8_weights=0.9, size=0.3)
-    assert promise.misses(certificate(95, 90), 0.3) == []
-    assert len(promise.misses(certificate(94, 89), 0.31)) == 3
-    assert "0.310 of the fp32 artifact's bytes, 0.30 are promised" in promise.misses(certificate(95, 90), 0.31)[0]
+    whole = 20_000_000
+    assert promise.misses(certificate(95, 90), "onnx", 6_000_000, whole) == []
+    assert promise.misses(certificate(95, 90), "ort", 6_200_000, whole) == []
+    assert len(promise.misses(certificate(94, 89), "tflite", 6_200_000, whole)) == 3
+    (missed,) = promise.misses(certificate(95, 90), "onnx", 6_200_000, whole)
+    assert missed == "it has 0.310 of the fp32 artifact's bytes, 0.30 are promised"
+
+
+def test_a_small_graph_promises_less() -> None:
+    """The description of the graph takes the same bytes, however few the weights are."""
+    promise, found = Promise(size=0.3), Certificate((1, 1), (1, 1), (1, 1), (1, 1), 1, ())
+    assert promise.misses(found, "onnx", 1_600_000, 4_000_000) == []
+    assert promise.misses(found, "onnx", 1_800_000, 4_000_000)
+
+
+def test_recipes_promise() -> None:
+    assert Promise(int8_macs=0.95).of("xformer_s").int8_macs == 0.95
+    assert Promise(int8_macs=0.95).of("xformer_xxs").int8_macs == 0.90
+    assert Promise().of("xformer_xxs") == Promise()
     assert RECIPES["int8"].promise == Promise(0.95, 0.95, 0.30)

@@ -154,6 +154,7 @@ def command(
         from xformer_export.quantize_onnx import TARGETS
         from xformer_export.recipes import AUTO, find_recipe
         from xformer_export.to_executorch import BACKENDS
+        from xformer_export.to_onnx import check_ort_target
 
     names = [name for group in formats for name in group.split(",")]
     if ort_format and not {"onnx", "all"} & {name.strip() for name in names}:
@@ -162,6 +163,8 @@ def command(
     lookup("ONNX target", onnx_target, TARGETS)
     parsed = parse_formats([*names, "ort"] if ort_format else names)
     recipe = find_recipe(quantize or default_quantization(parsed))
+    if recipe.calibrated and "ort" in parsed:
+        check_ort_target(onnx_target)
     if calibration is not None and not recipe.calibrated:
         raise UsageError(f"--calibration goes with --quantize int8; {recipe.name} needs no pictures")
     if quantize != AUTO and (max_drop is not None or data is not None):

@@ -130,13 +130,14 @@ def certify(graph: Graph, format: str) -> Certificate:
         return sum(value for value, int8 in zip(listed, inside, strict=True) if int8), sum(listed)
 
     outside = [operator for operator, int8 in zip(computing, inside, strict=True) if not int8]
+    macs = pair(operator.macs for operator in computing)
     return Certificate(
-        macs=pair(operator.macs for operator in computing),
+        macs=macs,
         ops=(sum(inside), len(computing)),
         moved_bytes=pair(operator.moved_bytes for operator in computing),
         weights=_weights(graph),
         qdq_pairs=min(counted[True], counted[False]),
-        islands=tuple(_islands(outside)) if any(inside) else (),
+        islands=tuple(_islands(outside)) if macs[0] else (),
     )
 
 
