@@ -43,7 +43,7 @@ from xformer_mobile.parity import Comparison, compare, run_all
 from xformer_mobile.postprocess import Postprocess
 from xformer_mobile.runners import open_runner_for_format
 from xformer_mobile.spec import ImageSize
-from xformer_mobile.zoo import count_macs, count_parameters
+from xformer_mobile.zoo import count_macs, count_parameters, one_thread
 
 __all__ = ["ExportRequest", "build_bundle", "bundle_name", "work_directory"]
 
@@ -108,7 +108,7 @@ def build_bundle(request: ExportRequest, report: Report = lambda step: None) -> 
         report("look through the calibration pictures")
         calibration = Calibration.of(prepared.config, request.calibration, request.pictures)
 
-    with exclusive_directory(target) as staging:
+    with exclusive_directory(target) as staging, one_thread():  # the same activations, and ranges, each time
         if name == AUTO:
             assert calibration is not None
             _search(request, prepared, calibration, target, staging, report)
@@ -149,7 +149,8 @@ def _write_bundle(
     manifest = _manifest(prepared, recipe.precision, artifacts, _write_golden(golden, staging))
     if calibration is not None and recipe.calibrated:
         manifest["calibration"] = calibration.as_json()
-    manifest["report"] = {"file": REPORT, "sha256": _write(staging / REPORT, _report(graphs))}
+    certificates = {entry["format"]: entry["quantization"] for entry in artifacts if "quantization" in entry}
+    manifest["report"] = {"file": REPORT, "sha256": _write(staging / REPORT, _report(graphs, certificates))}
     _write(staging / MANIFEST, manifest_bytes(manifest))
     if request.verify:
         written = Bundle.open(staging)
@@ -282,8 +283,9 @@ def _write_artifact(
     return entry, converted.graph
 
 
-def _report(graphs: dict[str, dict[str, Any]]) -> bytes:
-    return (json.dumps({"graphs": graphs}, indent=2, ensure_ascii=False, allow_nan=False) + "\n").encode()
+def _report(graphs: dict[str, dict[str, Any]], certificates: dict[str, dict[str, Any]]) -> bytes:
+    document = {"graphs": graphs, **({"quantization": certificates} if certificates else {})}
+    return (json.dumps(document, indent=2, ensure_ascii=False, allow_nan=False) + "\n").encode()
 
 
 def _write_golden(cases: list[GoldenCase], staging: Path) -> list[dict[str, Any]]:

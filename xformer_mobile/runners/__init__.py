@@ -127,4 +127,6 @@ def open_loose(artifact: LooseArtifact, engine: str, *, threads: int | None = No
 def _runner(bundle: Bundle, engine: Engine, format: str, threads: int | None) -> Runner:
     path = bundle.artifact(format).path
     loose = LooseArtifact(path, format, bundle.image_size, bundle.output_shapes)
-    return open_loose(loose, engine.name, threads=threads)
+    runner = open_loose(loose, engine.name, threads=threads)
+    runner.unpack_weights = bundle.precision == "int8-weights"
+    return runner

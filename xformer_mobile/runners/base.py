@@ -40,6 +40,10 @@ class Runner(abc.ABC):
     """Whether the engine is told to take denormals for zero, where it can be told. It may change the arithmetic of the
     thread that opens it: for processes that do nothing else, such as a benchmark's. Set before opening."""
 
+    unpack_weights = False
+    """Whether the engine is told to unpack int8 weights once, when it loads the model, where it would do so in each run:
+    for models that compute in float. Set before opening."""
+
     def __init__(self, image_size: ImageSize, output_shapes: Mapping[str, tuple[int, ...]]) -> None:
         self.image_size = image_size
         self.output_shapes = dict(output_shapes)

@@ -36,6 +36,8 @@ class OnnxRuntimeRunner(FileRunner):
             options.intra_op_num_threads = self.threads
         if self.flush_denormals:  # for its threads and the one that opens it; of a process's sessions the first decides
             options.add_session_config_entry("session.set_denormal_as_zero", "1")
+        if self.unpack_weights:  # without int8 to fuse, DequantizeLinear of constants is folded
+            options.add_session_config_entry("session.disable_quant_qdq", "1")
         try:
             self._session = ort.InferenceSession(str(self.path), options, providers=list(self.providers))
         except Exception as error:  # ONNX Runtime's exceptions have no common base of their own
