@@ -51,6 +51,9 @@ demo: $(VENV)/ready
 	done
 	@echo && echo "== Core ML in half precision, as an iPhone wants it"
 	@$(BIN)/xformer-export --format coreml --output $(DEMO)/classify-coreml
+	@echo && echo "== int8"
+	@$(BIN)/xformer-export --format onnx,tflite --quantize int8 --calibration-pictures 64 --output $(DEMO)/classify-int8
+	@$(BIN)/xformer-eval $(DEMO)/classify-int8 --pictures 50
 	@echo
 	@echo "Bundles:      $(DEMO)/{classify,detect,segment}"
 	@echo "Pictures:     $(DEMO)/{classify,detect,segment}-results"

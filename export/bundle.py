@@ -261,11 +261,12 @@ def _write_artifact(
     name = FORMATS[converter.format]
     converted = converter.convert(prepared, options, staging / name)
     files = [file for file in (staging / name, *(staging / name).rglob("*")) if file.is_file()]
+    size_bytes = sum(file.stat().st_size for file in files)
     entry = {
         "format": converter.format,
         "file": name,
         "sha256": tree_sha256(staging / name),
-        "size_bytes": sum(file.stat().st_size for file in files),
+        "size_bytes": size_bytes,
         "input_dtype": converted.input_dtype,
         "input_layout": converted.input_layout,
         "requires": converted.requires,
@@ -275,10 +276,10 @@ def _write_artifact(
         found = read_certificate(converter.format, staging / name)
         whole = converted.quantization["fp32_size_bytes"]
         promise = recipe.promise.of(prepared.config.variant.name)
-        misses = promise.misses(found, converter.format, entry["size_bytes"], whole)
+        misses = promise.misses(found, converter.format, size_bytes, whole)
         if misses:
             raise ConversionError(f"{converter.format} is not what {recipe.name} promises: {'; '.join(misses)}")
-        ratio = round(entry["size_bytes"] / whole, 4)
+        ratio = round(size_bytes / whole, 4)
         entry["quantization"] = {**converted.quantization, "size_ratio": ratio, **found.as_json()}
     return entry, converted.graph
 

@@ -43,7 +43,7 @@ from xformer_mobile.mobile import MobileXFormer
 from xformer_mobile.optional import import_coremltools
 from xformer_mobile.spec import TASKS, ModelConfig, lookup
 
-__all__ = ["SYSTEMS", "System", "convert", "distinct_labels"]
+__all__ = ["SYSTEMS", "System", "convert", "distinct_labels", "find_system"]
 
 
 @dataclass(frozen=True)
@@ -91,6 +91,19 @@ CREDITS = {
 """Author and license, by where the weights come from."""
 
 
+def find_system(precision: str, minimum_ios: int) -> System:
+    """The row of SYSTEMS for an iOS release that runs the precision.
+
+    Raises:
+        UsageError: an unknown release, or one that is too old for the precision.
+    """
+    system = lookup("minimum iOS", str(minimum_ios), SYSTEMS)
+    least = MINIMUM_IOS.get(precision, 0)
+    if minimum_ios < least:
+        raise UsageError(f"{precision} in Core ML needs iOS {least}; type: --minimum-ios {least}")
+    return system
+
+
 def convert(prepared: Prepared, options: Options, path: Path) -> Converted:
     """Convert the mobile form and write the package ``path``. Same weights, same versions, same bytes.
 
@@ -101,11 +114,8 @@ def convert(prepared: Prepared, options: Options, path: Path) -> Converted:
         OutputError: the package can't be written.
         MissingDependencyError: coremltools is not installed.
     """
-    system = lookup("minimum iOS", str(options.minimum_ios), SYSTEMS)
     precision = lookup("precision", options.precision, PRECISIONS)
-    least = MINIMUM_IOS.get(options.precision, 0)
-    if options.minimum_ios < least:
-        raise UsageError(f"{options.precision} in Core ML needs iOS {least}; type: --minimum-ios {least}")
+    system = find_system(options.precision, options.minimum_ios)
     ct = import_coremltools()
     size = prepared.config.image_size
     program = export_program(_ImageModel(prepared.mobile), (torch.zeros(1, 3, size.height, size.width),))

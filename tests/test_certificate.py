@@ -78,7 +78,7 @@ def test_int8_weights_alone_are_no_int8_arithmetic() -> None:
 def test_islands_are_connected_by_values_not_by_constants() -> None:
     graph = Graph(
         (
-            op("CONV_2D", {"a": INT8, "w": WEIGHT}, {"b": INT8}),
+            op("CONV_2D", {"a": INT8, "w": WEIGHT}, {"b": INT8}, 10),
             op("MUL", {"p": FLOAT, "k": FLOAT_WEIGHT}, {"q": FLOAT}),
             op("MUL", {"r": FLOAT, "k": FLOAT_WEIGHT}, {"s": FLOAT}),
             op("ADD", {"q": FLOAT, "t": FLOAT}, {"u": FLOAT}),

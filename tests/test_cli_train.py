@@ -175,6 +175,18 @@ def test_a_detector_from_a_classifier(call: Call, trained: Path, tmp_path: Path)
     assert load_checkpoint(again).model.config.anchors == config.anchors  # the checkpoint's, not two pictures'
 
 
+def test_rounding_is_learned_from_a_checkpoint_and_exported(call: Call, trained: Path, tmp_path: Path) -> None:
+    output = tmp_path / "rounded.safetensors"
+    status, _, err = call("train", *CLASSIFY, "--checkpoint", trained, "--qat", "--output", output)
+    assert status == 0, err
+    assert metadata_of(output)["recipe"]["qat"] is True
+    bundle = tmp_path / "bundle"
+    options = ("--quantize", "int8", "--calibration-pictures", 8, "--output", bundle)
+    status, _, err = call("export", "--checkpoint", output, "--format", "onnx", *options)
+    assert status == 0, err
+    assert json.loads((bundle / "manifest.json").read_text())["precision"] == "int8"
+
+
 # ---- what it refuses -----------------------------------------------------------------------------------------
 
 
@@ -207,6 +219,7 @@ def test_a_detector_from_a_classifier(call: Call, trained: Path, tmp_path: Path)
         (["--task", "classify", "--data", "nowhere"], 1, "no data at nowhere"),
         (["--task", "classify", "--checkpoint", "nowhere"], 1, "nowhere"),
         (["--task", "detect", "--pictures", "2"], 1, "9 anchors"),
+        (["--task", "classify", "--qat"], 2, "--qat starts from trained weights"),
         (["--task", "classify", "--resume"], 2, "nothing to resume"),
         (["--task", "classify", "--resume", "--restart"], 2, "give one of them"),
     ],

@@ -777,8 +777,10 @@ def test_steps_report_the_learning_rate(tmp_path: Path) -> None:
         ("segment", {"start_size": 64, "start_epochs": 1}, 2),
         ("classify", {"start_size": 128, "start_epochs": 2}, 1),
         ("classify", {"precision": "fp16"}, 1),
+        ("classify", {"qat": True}, 1),
+        ("segment", {"qat": True, "start_size": 64, "start_epochs": 1}, 2),
     ],
-    ids=["classify", "detect", "grows-next", "has-grown", "shrinks-later", "fp16"],
+    ids=["classify", "detect", "grows-next", "has-grown", "shrinks-later", "fp16", "qat", "qat-has-grown"],
 )
 def test_resumed_is_as_if_never_stopped(task: Task, recipe: dict[str, Any], epoch: int, tmp_path: Path) -> None:
     """Stopped after the first step of an epoch; segmentation has dropout, whose state matters too."""
@@ -800,6 +802,45 @@ def test_resumed_is_as_if_never_stopped(task: Task, recipe: dict[str, Any], epoc
     assert broken.read_bytes() == whole.read_bytes()
     assert not state_path(broken).exists()
     assert sorted(path.name for path in tmp_path.iterdir()) == ["broken.safetensors", "whole.safetensors"]
+
+
+def test_qat_trains_what_rounds(tmp_path: Path) -> None:
+    """From the same weights and pictures, other weights come out; both load, and neither file says how it rounds."""
+    plain, rounded = tmp_path / "plain.safetensors", tmp_path / "rounded.safetensors"
+    trainer_for("classify", plain).run()
+    trainer = trainer_for("classify", rounded, recipe={"qat": True})
+    assert trainer.rounding is not None
+    assert not trainer.rounding.ranges()
+    losses = []
+    trainer.run(lambda report: losses.append(report.loss))
+    assert trainer.rounding.ranges().keys() == trainer.rounding.layers.keys()
+    assert all(layer.rounding for layer in trainer.rounding.layers.values())
+    assert all(math.isfinite(loss) for loss in losses)
+    one, other = (load_checkpoint(path).model.state_dict() for path in (plain, rounded))
+    assert one.keys() == other.keys()
+    assert any(not torch.equal(one[name], other[name]) for name in one)
+    assert metadata_of(rounded)["recipe"]["qat"] is True
+
+
+def test_qat_is_judged_rounded(tmp_path: Path) -> None:
+    """The averaged model, which the figures are of, rounds as the trained one does."""
+    trainer = trainer_for("classify", tmp_path / "m.safetensors", recipe={"qat": True})
+    assert trainer.rounding is not None
+    trainer.run()
+    image = torch.randn(1, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        rounded = trainer.averaged(image)[0]
+        trainer.rounding.round_only(())
+        plain = trainer.averaged(image)[0]
+    assert not torch.equal(rounded, plain)
+
+
+def test_qat_takes_smaller_and_fewer_steps() -> None:
+    for recipe in RECIPES.values():
+        qat = recipe.for_int8()
+        assert qat.qat
+        assert qat.epochs <= recipe.epochs / 5
+        assert qat.learning_rate == recipe.learning_rate / 50
 
 
 def test_stopped_twice(tmp_path: Path) -> None:

@@ -153,6 +153,7 @@ def command(
         from xformer_export.formats import CONVERTERS, default_quantization, parse_formats
         from xformer_export.quantize_onnx import TARGETS
         from xformer_export.recipes import AUTO, find_recipe
+        from xformer_export.to_coreml import find_system
         from xformer_export.to_executorch import BACKENDS
         from xformer_export.to_onnx import check_ort_target
 
@@ -165,6 +166,8 @@ def command(
     recipe = find_recipe(quantize or default_quantization(parsed))
     if recipe.calibrated and "ort" in parsed:
         check_ort_target(onnx_target)
+    if "coreml" in parsed and minimum_ios is not None:
+        find_system(recipe.precision, int(minimum_ios))
     if calibration is not None and not recipe.calibrated:
         raise UsageError(f"--calibration goes with --quantize int8; {recipe.name} needs no pictures")
     if quantize != AUTO and (max_drop is not None or data is not None):

@@ -41,7 +41,7 @@ class Runner(abc.ABC):
     thread that opens it: for processes that do nothing else, such as a benchmark's. Set before opening."""
 
     unpack_weights = False
-    """Whether the engine is told to unpack int8 weights once, when it loads the model, where it would do so in each run:
+    """Whether the engine is told to unpack int8 weights when it loads the model, where it would else do so in each run:
     for models that compute in float. Set before opening."""
 
     def __init__(self, image_size: ImageSize, output_shapes: Mapping[str, tuple[int, ...]]) -> None:
