@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -172,6 +173,8 @@ def command(
         raise UsageError(f"--calibration goes with --quantize int8; {recipe.name} needs no pictures")
     if quantize != AUTO and (max_drop is not None or data is not None):
         raise UsageError("--max-drop and --data go with --quantize auto")
+    if max_drop is not None and math.isnan(max_drop):
+        raise UsageError("--max-drop is nan; it is a number of points, 0 to 100")
     if quantize == AUTO and parsed and TASKS[task or "classify"].name == "detect":
         require("pycocotools", extra="train")
     request = ExportRequest(
