@@ -25,6 +25,7 @@ from xformer_mobile.ranges import METHODS, Histogram, Range, ranges
 from xformer_mobile.spec import TASKS, ImageSize, ModelConfig, Task
 
 __all__ = [
+    "CALIBRATION_STEPS",
     "FEW_PICTURES",
     "PICTURES",
     "Calibration",
@@ -43,6 +44,9 @@ FEW_PICTURES = 32
 
 HELD_OUT = 24
 """Pictures that are not counted but compared, to choose the method by; a quarter of them all at most."""
+
+CALIBRATION_STEPS = 1 + len(METHODS)
+"""How many steps a format reports: the counting, and each method's trial."""
 
 Outputs = Mapping[str, npt.NDArray[np.float32]]
 Run = Callable[[ByteImage], Outputs]

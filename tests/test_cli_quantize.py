@@ -16,6 +16,7 @@ from PIL import Image
 
 from tests.conftest import Call
 from xformer_export import bundle
+from xformer_export.calibration import CALIBRATION_STEPS
 from xformer_export.recipes import Promise, Recipe
 from xformer_export.to_onnx import ARM_MACHINES
 from xformer_mobile.artifact import Bundle
@@ -77,13 +78,16 @@ def test_the_certificate_is_the_artifact_s(call: Call, pictures: Path, tmp_path:
     made = tmp_path / "bundle"
     status, out, err = call("export", *INT8, "--calibration", pictures, "--output", made, "--json")
     assert status == 0, err
-    found = json.loads(out)["manifest"]["artifacts"][0]["quantization"]
+    document = json.loads(out)
+    found = document["manifest"]["artifacts"][0]["quantization"]
     read = read_certificate("onnx", made / "model.onnx").as_json()
     assert {name: found[name] for name in read} == read
     assert json.loads((made / "report.json").read_text())["quantization"]["onnx"] == found
     assert found["macs"]["share"] > 0.9
     assert found["float_islands"]
     assert found["qdq_pairs"] > 50
+    steps = [name for name in document["seconds"] if name.startswith("onnx: ")]
+    assert len(steps) == CALIBRATION_STEPS
 
 
 def test_other_pictures_give_other_ranges(call: Call, pictures: Path, tmp_path: Path) -> None:

@@ -264,10 +264,11 @@ def time_left(*, quiet: bool, total: float, suffix: str = "") -> Iterator[Callab
 class Stages:
     """Stages of long work, shown as :func:`progress` and timed.
 
-    ``seconds`` is how long each has taken, by name, in order; it is whole once the block ends.
+    ``total`` is None where nobody knows how many there will be. ``seconds`` is how long each has taken, by name, in
+    order; it is whole once the block ends.
     """
 
-    def __init__(self, total: int, *, quiet: bool) -> None:
+    def __init__(self, total: int | None, *, quiet: bool) -> None:
         self.seconds: dict[str, float] = {}
         self._progress = progress(total, quiet=quiet)
         self._running: tuple[str, float] | None = None
@@ -289,7 +290,7 @@ class Stages:
     def _end(self) -> None:
         if self._running is not None:
             name, since = self._running
-            self.seconds[name] = time.monotonic() - since
+            self.seconds[name] = self.seconds.get(name, 0.0) + time.monotonic() - since
             self._running = None
 
 

@@ -150,7 +150,7 @@ def command(
             require(module, extra="onnx")
         from xformer_export.auto import DEFAULT_DROP
         from xformer_export.bundle import ExportRequest, build_bundle
-        from xformer_export.calibration import FEW_PICTURES
+        from xformer_export.calibration import CALIBRATION_STEPS, FEW_PICTURES
         from xformer_export.formats import CONVERTERS, default_quantization, parse_formats
         from xformer_export.quantize_onnx import TARGETS
         from xformer_export.recipes import AUTO, find_recipe
@@ -196,8 +196,10 @@ def command(
         max_drop=DEFAULT_DROP if max_drop is None else max_drop,
         keep_log=not wants_debug(),
     )
-    steps = 4 + len(request.formats) * (2 if verify else 1)
-    with Stages(steps, quiet=quiet) as stages:
+    steps = 4 + len(parsed) * (2 if verify else 1)
+    if recipe.calibrated:
+        steps += 1 + CALIBRATION_STEPS * len(set(parsed) - {"ort"})  # a .ort file is the .onnx beside it
+    with Stages(None if quantize == AUTO else steps, quiet=quiet) as stages:
         stages.begin("load the converters")
         with deferred_interrupt(), silenced():
             for name in request.formats:
