@@ -177,7 +177,7 @@ def _search(
         metrics = {}
         for name in request.formats:
             report(f"measure {name}")
-            with open_runner_for_format(written, name) as runner:
+            with open_runner_for_format(written, name, threads=1) as runner:
                 metrics[name] = judge(runner.run)
         if search.accepts(plan, metrics):
             manifest["auto"] = search.as_json(plan)
