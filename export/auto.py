@@ -16,6 +16,7 @@ from xformer_export.prepare import Prepared
 from xformer_export.recipes import RECIPES, Promise, Recipe
 from xformer_export.sensitivity import RoundedModel, Sensitivity, measure_sensitivity
 from xformer_mobile.data import Dataset
+from xformer_mobile.errors import XFormerError
 from xformer_mobile.evaluation import METRICS, evaluate, evaluator_for
 from xformer_mobile.postprocess import Postprocess
 from xformer_mobile.preprocess import ByteImage
@@ -101,15 +102,23 @@ class Search:
     def accepts(self, plan: Plan, metrics: dict[str, float]) -> bool:
         """Whether a plan's artifacts, with their metrics by format, lose no more than is allowed; noted either way."""
         drops = {format: round(self.reference - value, 3) for format, value in metrics.items()}
-        self.tried.append(
-            {
-                "recipe": plan.recipe.name,
-                "parts_in_float": len(plan.keep_float),
-                **({} if plan.expected is None else {"simulated_drop": round(plan.expected, 3)}),
-                "drop": drops,
-            }
-        )
+        self._note(plan, {"drop": drops})
         return all(drop <= self.max_drop for drop in drops.values())
+
+    def rejects(self, plan: Plan, error: XFormerError) -> None:
+        """Note that a plan's artifacts could not be made, or are not what its recipe promises."""
+        self._note(plan, {"failed": str(error)})
+
+    def last(self) -> str:
+        """What became of the last plan, in words."""
+        found = self.tried[-1]
+        lost = ", ".join(f"{format} loses {drop:.2f}" for format, drop in found.get("drop", {}).items())
+        return lost or str(found["failed"])
+
+    def _note(self, plan: Plan, found: dict[str, Any]) -> None:
+        simulated = {} if plan.expected is None else {"simulated_drop": round(plan.expected, 3)}
+        noted = {"recipe": plan.recipe.name, "parts_in_float": len(plan.keep_float)}
+        self.tried.append({**noted, **simulated, **found})
 
     def as_json(self, plan: Plan) -> dict[str, Any]:
         """What a manifest says of the search that ended with ``plan``."""

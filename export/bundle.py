@@ -9,6 +9,7 @@ import contextlib
 import hashlib
 import io
 import json
+import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -39,6 +40,7 @@ from xformer_mobile.chatter import chatter_to
 from xformer_mobile.data import Dataset
 from xformer_mobile.errors import ConversionError, OutputError, ParityError
 from xformer_mobile.files import exclusive_directory, output_errors, tree_sha256
+from xformer_mobile.optional import require
 from xformer_mobile.parity import Comparison, compare, run_all
 from xformer_mobile.postprocess import Postprocess
 from xformer_mobile.runners import open_runner_for_format
@@ -169,10 +171,18 @@ def _search(
     """Write bundles until one loses no more of the metric than is allowed."""
     assert request.judged is not None
     rule = Postprocess.of(prepared.config)
+    if rule.task == "detect":
+        require("pycocotools", extra="train")
     judge = Judge(rule, request.judged(rule), prepared.config.image_size)
     search = Search(prepared, calibration, judge, request.max_drop, report)
     for plan in search.plans():
-        manifest = _write_bundle(request, prepared, plan, calibration, target, staging, report)
+        for entry in staging.iterdir():  # of the plan before
+            shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
+        try:
+            manifest = _write_bundle(request, prepared, plan, calibration, target, staging, report)
+        except (ConversionError, ParityError) as error:
+            search.rejects(plan, error)
+            continue
         written = Bundle.open(staging)
         metrics = {}
         for name in request.formats:
@@ -185,7 +195,7 @@ def _search(
             return
     raise ParityError(
         f"no recipe keeps {judge.metric} within {request.max_drop:g} points of the reference model's "
-        f"{search.reference:.2f}, not even float32: {search.tried[-1]['drop']}"
+        f"{search.reference:.2f}, not even float32: {search.last()}"
     )
 
 

@@ -78,7 +78,7 @@ class Calibration:
     ) -> Calibration:
         """The drawn training scenes, or ``count`` pictures of a user's folder, chosen by the seed.
 
-        Each of a folder's pictures is decoded once, so that what can't be read is skipped and counted. ``step`` is
+        Each picture of a folder is decoded and scaled once, so that what can't be is skipped and counted. ``step`` is
         called with the name of each.
 
         Raises:
@@ -88,7 +88,11 @@ class Calibration:
             return cls(config.task, config.image_size, count, seed=seed)
         if not folder.is_dir():
             raise DataError(f"no calibration pictures at {folder}: no such directory")
-        files = sorted(file for file in folder.rglob("*") if file.suffix.lower() in SUFFIXES and file.is_file())
+        files = sorted(
+            file
+            for file in folder.rglob("*")
+            if file.suffix.lower() in SUFFIXES and not file.name.startswith(".") and file.is_file()
+        )
         random.Random(seed).shuffle(files)
         found: list[Path] = []
         skipped = 0
@@ -97,14 +101,15 @@ class Calibration:
                 break
             step(file.name)
             try:
-                load_image(file)
+                preprocess(load_image(file), config.image_size, TASKS[config.task].resize_rule)
                 found.append(file)
             except ImageError:
                 skipped += 1
         if not found:
             unreadable = f"; {skipped} files could not be read" if skipped else ""
             raise DataError(f"no calibration pictures in {folder}{unreadable}")
-        return cls(config.task, config.image_size, len(found), folder.name, seed, tuple(found), skipped)
+        name = folder.resolve().name or "/"
+        return cls(config.task, config.image_size, len(found), name, seed, tuple(found), skipped)
 
     @property
     def held_out(self) -> int:
@@ -167,7 +172,8 @@ class Choice:
     snr_db: dict[str, float]
 
     def as_json(self) -> dict[str, object]:
-        return {"method": self.method, "snr_db": {name: round(value, 2) for name, value in self.snr_db.items()}}
+        ratios = {name: round(value, 2) if math.isfinite(value) else None for name, value in self.snr_db.items()}
+        return {"method": self.method, "snr_db": ratios}
 
 
 def choose_ranges(
@@ -189,7 +195,7 @@ def choose_ranges(
         found = ranges(histograms, method)
         run = quantize(found)
         tried[method] = snr_db(expected, [run(image) for image in calibration.compared()]), found
-    best = max(tried, key=lambda method: tried[method][0])
+    best = max(tried, key=lambda method: -math.inf if math.isnan(tried[method][0]) else tried[method][0])
     return Choice(best, tried[best][1], {method: value for method, (value, _) in tried.items()})
 
 

@@ -44,11 +44,12 @@ class Placement:
     """Where a form of the model computes in int8.
 
     ``modules`` has every module's path and whether what the module does itself is int8; ``convolutions`` those of the
-    convolutions, by :func:`weight_digest` of their weights.
+    convolutions, by :func:`weight_digest` of their weights; ``kept`` the paths that stay float with all below them.
     """
 
     modules: Mapping[str, bool]
     convolutions: Mapping[bytes, str]
+    kept: tuple[str, ...] = ()
 
     @classmethod
     def of(cls, module: nn.Module, keep_float: Collection[str] = ()) -> Placement:
@@ -64,19 +65,28 @@ class Placement:
         modules = {
             path: not isinstance(part, FLOAT_MODULES)
             and path.rpartition(".")[2] not in FLOAT_CONVOLUTIONS
-            and not any(path == kept or path.startswith(f"{kept}.") for kept in keep_float)
+            and not _is_below(path, keep_float)
             for path, part in named.items()
+            if path
         }
         convolutions = {
             weight_digest(part.weight.detach().numpy()): path
             for path, part in named.items()
             if isinstance(part, nn.Conv2d)
         }
-        return cls(modules, convolutions)
+        return cls(modules, convolutions, tuple(keep_float))
 
     def is_int8(self, path: str) -> bool:
         """Whether what the module at ``path`` does itself is int8; what is no module's is float."""
         return self.modules.get(path, False)
+
+    def is_kept(self, path: str) -> bool:
+        """Whether the module at ``path`` is to stay float, its weights too."""
+        return _is_below(path, self.kept)
+
+
+def _is_below(path: str, paths: Collection[str]) -> bool:
+    return any(path == above or path.startswith(f"{above}.") for above in paths)
 
 
 def weight_digest(values: object) -> bytes:

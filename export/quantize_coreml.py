@@ -57,10 +57,11 @@ widened; a value larger than this would overflow, and what reads it stays float.
 
 @dataclass(frozen=True)
 class _Plan:
-    """Names in a package: the ops that compute in int8, and the values that they read."""
+    """Names in a package: the ops that compute in int8, the values that they read, and what is to stay float."""
 
     ops: tuple[str, ...]
     values: tuple[str, ...]
+    kept: tuple[str, ...]
 
 
 def quantize(
@@ -80,7 +81,7 @@ def quantize(
     wide = {name for name, histogram in histograms.items() if _is_wide(histogram)}
     if wide:
         plan = _plan(_load(model), mobile, placement, wide)
-    small = quantize_weights(model, plan.ops)
+    small = quantize_weights(model, plan.ops, plan.kept)
 
     def build(found: Mapping[str, Range]) -> Any:
         return _insert(small, found, plan.ops)
@@ -95,10 +96,10 @@ def quantize(
     return build(choice.ranges), choice
 
 
-def quantize_weights(model: Any, ops: Collection[str] = ()) -> Any:
+def quantize_weights(model: Any, ops: Collection[str] = (), kept: Collection[str] = ()) -> Any:
     """The float16 ``model``, an MLModel, with the weights of convolutions and matmuls stored in int8.
 
-    Small weights stay float16, but for those of ``ops``. So do kernels of zeros and ones.
+    Small weights stay float16, but for those of ``ops``. So do kernels of zeros and ones, and those of ``kept``.
 
     Raises:
         ConversionError: coremltools failed.
@@ -107,7 +108,7 @@ def quantize_weights(model: Any, ops: Collection[str] = ()) -> Any:
     optimize = import_coremltools().optimize.coreml
     names = []
     for op in _load(model).operations:
-        if op.op_type not in WEIGHTED_OPS:
+        if op.op_type not in WEIGHTED_OPS or op.name in kept:
             continue
         weights = op.inputs[WEIGHTED_OPS[op.op_type]]
         if weights.val is None or np.isin(weights.val, (0, 1)).all():
@@ -162,15 +163,19 @@ def _plan(function: Any, mobile: nn.Module, placement: Placement, wide: Collecti
     }
     made_in_int8: set[Any] = set()
     ops: list[str] = []
+    kept: list[str] = []
     values: dict[str, None] = {}
     for op in function.operations:
         if op.op_type == "conv":
             operands = [op.x]
-            inside = any(
-                placement.is_int8(path)
+            paths = [
+                path
                 for path, weights in trained.items()
                 if weights.shape == op.weight.shape and np.allclose(op.weight.val, weights, **SAME_WEIGHTS)
-            )
+            ]
+            inside = any(map(placement.is_int8, paths))
+            if any(map(placement.is_kept, paths)):
+                kept.append(op.name)
         elif op.op_type == "add":
             operands = [op.x, op.y]
             inside = made_in_int8.issuperset(operands)
@@ -182,7 +187,7 @@ def _plan(function: Any, mobile: nn.Module, placement: Placement, wide: Collecti
             made_in_int8.add(op.outputs[0])
             ops.append(op.name)
             values |= dict.fromkeys(operand.name for operand in operands)
-    return _Plan(tuple(ops), tuple(values))
+    return _Plan(tuple(ops), tuple(values), tuple(kept))
 
 
 def _is_wide(histogram: Histogram) -> bool:

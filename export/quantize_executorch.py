@@ -47,6 +47,16 @@ MOVING_OPS = {aten.permute.default, aten.reshape.default, aten.transpose.int, at
 SHARING_OPS = {aten.cat.default, *MOVING_OPS}
 """What XNNPACK takes only if inputs and output have one scale."""
 
+TRANSPARENT_OPS = {
+    aten._unsafe_view.default,
+    aten.add.Tensor,
+    aten.clone.default,
+    aten.mul.Tensor,
+    SIGMOID,
+    *SHARING_OPS,
+}
+"""What stands between an upsampled map and the next convolution."""
+
 SIGMOID_RANGE: Range = (0.0, 255 / 256)
 """The one range that XNNPACK's sigmoid writes: a scale of 1/256."""
 
@@ -225,6 +235,7 @@ def quantize_weights(program: ExportedProgram) -> fx.GraphModule:
     """
     graph = program.module(check_guards=False)
     assert isinstance(graph, fx.GraphModule)
+    _order_channels_last(graph)
     observer = require("torchao.quantization.pt2e.observer", extra="executorch")
     quantizer = require("torchao.quantization.pt2e.quantizer", extra="executorch")
     rounded = quantizer.QuantizationSpec(
@@ -246,6 +257,35 @@ def quantize_weights(program: ExportedProgram) -> fx.GraphModule:
         return quantizer.QuantizationAnnotation({source: rounded, weight: _weights_spec()}, _annotated=True)
 
     return _run(graph, annotation)
+
+
+def _order_channels_last(graph: fx.GraphModule) -> None:
+    """Put a depthwise convolution by one in front of convolutions that read what was upsampled, in place.
+
+    What is upsampled is channels-first, what is computed from it too, and a convolution wants it channels-last. Moved
+    are then the channels of values that are rounded already, which XNNPACK can't do when it runs.
+    """
+    for node in list(graph.graph.nodes):
+        if node.target != CONVOLUTION or not _is_upsampled(node.all_input_nodes[0]):
+            continue
+        source = node.all_input_nodes[0]
+        channels = source.meta["val"].shape[1]
+        name = f"one_{node.name}"
+        graph.register_buffer(name, torch.ones(channels, 1, 1, 1))
+        with graph.graph.inserting_before(node):
+            one = graph.graph.get_attr(name)
+            ordered = graph.graph.call_function(CONVOLUTION, (source, one, None, [1, 1], [0, 0], [1, 1], channels))
+        one.meta["val"] = torch.ones(channels, 1, 1, 1)
+        ordered.meta = dict(source.meta)
+        node.replace_input_with(source, ordered)
+    graph.recompile()
+
+
+def _is_upsampled(node: fx.Node) -> bool:
+    """Whether a value comes from an upsampled one, with no convolution between."""
+    if node.target == aten.maximum.default and node.args[0] is node.args[1]:  # as to_executorch copies, to concatenate
+        return True
+    return node.target in TRANSPARENT_OPS and any(map(_is_upsampled, node.all_input_nodes))
 
 
 def _run(graph: fx.GraphModule, annotation: Callable[[fx.Node], Any]) -> fx.GraphModule:

@@ -73,7 +73,7 @@ def quantize(
         step=lambda method: step(f"onnx: try ranges by {method}"),
     )
     made = build(choice.ranges)
-    quantize_weights(made)
+    quantize_weights(made, placement)
     _drop_zero_points(onnx, made)
     _shorten_names(model, made)
     del made.graph.value_info[:]
@@ -187,15 +187,18 @@ def _pool_at_once(model: Any) -> None:
 # ---- constants ----------------------------------------------------------------------------------------------
 
 
-def quantize_weights(model: Any) -> None:
-    """Store the float32 weights of convolutions and matmuls as int8, each followed by DequantizeLinear, in place."""
+def quantize_weights(model: Any, placement: Placement | None = None) -> None:
+    """Store the float32 weights of convolutions and matmuls as int8, each followed by DequantizeLinear, in place.
+
+    What ``placement`` keeps in float stays as it is.
+    """
     onnx = require("onnx", extra="onnx")
     graph = model.graph
     constants = {tensor.name: tensor for tensor in graph.initializer}
     done: dict[str, str] = {}
     for node in list(graph.node):
         axis = WEIGHTED_OPS.get(node.op_type)
-        if axis is None:
+        if axis is None or (placement is not None and placement.is_kept(node.name.rpartition("/")[0])):
             continue
         tensor = constants.get(node.input[1])
         if tensor is None or tensor.data_type != onnx.TensorProto.FLOAT:

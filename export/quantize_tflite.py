@@ -170,10 +170,9 @@ def _apply(content: bytes, found: dict[str, Range]) -> bytes:
     recipes = _recipe_manager()
     algorithms = require("ai_edge_quantizer.algorithm_manager", extra="tflite").AlgorithmName
     recipes.add_static_config(regex=".*", operation_name=_operation("*"), activation_num_bits=8, weight_num_bits=8)
-    for regex in (rf"(.*;)?float\d+\{MARK}.*",):
-        recipes.add_quantization_config(
-            regex=regex, operation_name=_operation("*"), algorithm_key=algorithms.NO_QUANTIZE
-        )
+    recipes.add_quantization_config(
+        regex=rf"(.*;)?float\d+\{MARK}.*", operation_name=_operation("*"), algorithm_key=algorithms.NO_QUANTIZE
+    )
     for border in ("INPUT", "OUTPUT"):
         recipes.add_quantization_config(
             regex=".*", operation_name=_operation(border), algorithm_key=algorithms.NO_QUANTIZE

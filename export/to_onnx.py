@@ -107,6 +107,8 @@ def convert_to_ort(prepared: Prepared, options: Options, path: Path) -> Converte
             plain = Path(folder) / "float.onnx"
             plain.write_bytes(prepared.lowered["onnx"])
             quantization["fp32_size_bytes"] = len(_as_ort(ort, plain, Path(folder) / "float.ort"))
+            if options.precision == "int8":
+                quantization["target"] = options.onnx_target
     with output_errors(path.name):
         path.write_bytes(content)
     requires = {"opset": OPSET, "onnxruntime": _release(ort.__version__)}

@@ -23,6 +23,7 @@ from typing import Any
 
 from xformer_mobile.artifact import MANIFEST
 from xformer_mobile.evaluation import METRICS
+from xformer_mobile.files import write_file
 from xformer_mobile.spec import TASKS
 
 COMMAND = "from xformer_mobile import cli; cli.{}_main()"
@@ -59,9 +60,9 @@ def command(name: str, *arguments: str) -> dict[str, Any]:
     """The JSON document of one of the project's commands."""
     line = [sys.executable, "-c", COMMAND.format(name), *arguments, "--json", "--quiet"]
     done = subprocess.run(line, capture_output=True, text=True, check=False)
-    if not done.stdout:
-        raise SystemExit(f"{' '.join(arguments)}: {done.stderr.strip()}")
-    document: dict[str, Any] = json.loads(done.stdout)
+    document: dict[str, Any] = json.loads(done.stdout or "{}")
+    if not document or "error" in document:
+        raise SystemExit(f"xformer-{name} {' '.join(arguments)}: {done.stderr.strip()}")
     return document
 
 
@@ -70,7 +71,7 @@ def kept(file: Path, name: str, *arguments: str) -> dict[str, Any]:
     if not file.exists():
         print(f"{file.name}: xformer-{name} {' '.join(arguments)}", file=sys.stderr, flush=True)
         document = command(name, *arguments)
-        file.write_text(json.dumps(document, indent=1) + "\n", "utf-8")
+        write_file(file, (json.dumps(document, indent=1) + "\n").encode())
     found: dict[str, Any] = json.loads(file.read_text("utf-8"))
     return found
 

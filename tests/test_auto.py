@@ -10,15 +10,15 @@ from typing import Any
 import numpy as np
 import pytest
 
-from xformer_export import ExportRequest, auto, build_bundle
+from xformer_export import ExportRequest, auto, build_bundle, bundle
 from xformer_export.auto import Judge, Plan, Search
 from xformer_export.calibration import Calibration, snr_db
-from xformer_export.prepare import Prepared, prepare
+from xformer_export.prepare import Options, Prepared, prepare
 from xformer_export.recipes import RECIPES, Promise
 from xformer_export.sensitivity import RoundedModel, Sensitivity, measure_sensitivity
 from xformer_mobile.data import Synthetic, synthetic_labels
 from xformer_mobile.data.sample import Dataset
-from xformer_mobile.errors import ParityError
+from xformer_mobile.errors import ConversionError, ParityError
 from xformer_mobile.postprocess import Postprocess
 from xformer_mobile.runners.pytorch import TorchRunner
 from xformer_mobile.spec import ImageSize
@@ -187,6 +187,21 @@ def test_where_int8_is_not_good_enough_another_recipe_is_taken(tmp_path: Path, m
     made = build_bundle(request_for(tmp_path / "bundle", max_drop=1))
     assert (made.precision, made.manifest["auto"]["recipe"]) == ("int8-weights", "int8-weights")
     assert "calibration" not in made.manifest
+
+
+def test_a_recipe_that_can_not_be_made_is_passed_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    original = bundle._write_artifact
+
+    def write(converter: Any, prepared: Prepared, options: Options, *others: Any) -> Any:
+        if options.precision == "int8":
+            raise ConversionError("the quantizer gave up")
+        return original(converter, prepared, options, *others)
+
+    monkeypatch.setattr(bundle, "_write_artifact", write)
+    monkeypatch.setattr(auto, "STEPS", (0,))
+    made = build_bundle(request_for(tmp_path / "bundle", max_drop=100))
+    assert made.precision == "int8-weights"
+    assert [entry.get("failed") for entry in made.manifest["auto"]["tried"]] == ["the quantizer gave up", None]
 
 
 def test_where_nothing_is_good_enough_nothing_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -32,6 +32,20 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path / "data"
 
 
+def test_a_folder_has_a_name_wherever_one_stands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    Image.new("RGB", (80, 80)).save(tmp_path / "a.png")
+    monkeypatch.chdir(tmp_path)
+    assert Calibration.of(CONFIG, Path()).source == tmp_path.name
+
+
+def test_what_can_not_be_scaled_is_skipped(tmp_path: Path) -> None:
+    Image.new("RGB", (80, 80)).save(tmp_path / "a.png")
+    Image.new("RGB", (3, 60_000)).save(tmp_path / "b.png")
+    Image.new("RGB", (80, 80)).save(tmp_path / ".hidden.png")
+    found = Calibration.of(CONFIG, tmp_path)
+    assert (found.count, found.skipped) == (1, 1)
+
+
 def test_drawn_scenes_are_the_default() -> None:
     calibration = Calibration.of(CONFIG, count=8)
     assert calibration.as_json() == {"source": "synthetic", "pictures": 8, "seed": 0, "skipped": 0}

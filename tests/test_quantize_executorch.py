@@ -19,7 +19,7 @@ from torch import Tensor, fx, nn
 
 from xformer_export import quantize_executorch as q8
 from xformer_export import to_executorch
-from xformer_export.calibration import Calibration
+from xformer_export.calibration import Calibration, snr_db
 from xformer_export.channels_last import to_patch_form
 from xformer_export.placement import Placement
 from xformer_export.prepare import Converted, Options, Prepared, prepare
@@ -28,6 +28,7 @@ from xformer_mobile.errors import UnavailableError
 from xformer_mobile.mobile import ChannelNorm, MobileXFormer
 from xformer_mobile.patterns import golden_picture
 from xformer_mobile.runners.executorch_runtime import ExecuTorchRunner
+from xformer_mobile.runners.pytorch import TorchRunner
 from xformer_mobile.spec import ImageSize, ModelConfig
 
 SIZE = ImageSize(64, 64)
@@ -98,6 +99,17 @@ def options(prepared: Prepared, precision: str) -> Options:
 def made(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Made:
     prepared, path = few(), tmp_path_factory.mktemp(request.param) / "model.pte"
     return Made(prepared, path, to_executorch.convert(prepared, options(prepared, request.param), path))
+
+
+def test_what_was_upsampled_can_be_rounded(tmp_path: Path) -> None:
+    """Channels-first values, rounded before they are moved, would stop XNNPACK when it runs."""
+    detector = prepare(None, task="detect", variant="xformer_xxs", image_size=SIZE)
+    path = tmp_path / "model.pte"
+    to_executorch.convert(detector, Options("int8-weights"), path)
+    image, shapes = golden_picture(0, SIZE), detector.config.output_shapes()
+    with ExecuTorchRunner(path, SIZE, shapes, 1) as runner, TorchRunner(detector.reference) as reference:
+        assert snr_db([reference.run(image)], [runner.run(image)]) > 12
+    assert read_certificate("executorch", path).share("weights") > 0.95
 
 
 def test_everything_that_computes_is_delegated(made: Made) -> None:

@@ -17,6 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from xformer_mobile.errors import TrainingError
 from xformer_mobile.layers import ConvNormAct
 from xformer_mobile.ranges import METHODS, Histogram, Range
 
@@ -39,7 +40,10 @@ class _Value:
 
     def __call__(self, x: Tensor) -> Tensor:
         if self.counting:
-            self.histogram.add(x.detach().float().cpu().numpy())
+            try:
+                self.histogram.add(x.detach().float().cpu().numpy())
+            except ValueError as error:
+                raise TrainingError(f"an activation that int8 has to cover has {error}") from error
         if not self.rounding or self.range is None:
             return x
         low, high = self.range
@@ -96,7 +100,10 @@ class FakeQuant:
 
     @contextmanager
     def counting(self) -> Iterator[None]:
-        """Within the block every value is counted; after it, ranges can be found."""
+        """Within the block every value is counted; after it, ranges can be found.
+
+        Running the model in it raises TrainingError where a value is not finite.
+        """
         self._each(counting=True)
         try:
             yield

@@ -26,8 +26,10 @@ from xformer_mobile.cli.common import (
     wants_debug,
 )
 from xformer_mobile.cli.eval import judged_pictures
+from xformer_mobile.data import Dataset
 from xformer_mobile.errors import UsageError
 from xformer_mobile.optional import require
+from xformer_mobile.postprocess import Postprocess
 from xformer_mobile.spec import TASKS, VARIANTS, ImageSize, check_labels, lookup
 
 __all__ = ["command"]
@@ -76,7 +78,8 @@ MAX_LABEL_BYTES = 16 * 2**20
 @click.option(
     "--quantize",
     metavar="NAME",
-    help="none (fp32), fp16, int8-weights, int8, or auto: the fastest within --max-drop. "
+    help="none (fp32), fp16, int8-weights, int8, or auto: the first of int8, int8 with parts in float, int8-weights, "
+    "fp16 and none that is within --max-drop. "
     "[default: none; fp16 where Core ML is the only format]",
 )
 @click.option(
@@ -175,8 +178,17 @@ def command(
         raise UsageError("--max-drop and --data go with --quantize auto")
     if max_drop is not None and math.isnan(max_drop):
         raise UsageError("--max-drop is nan; it is a number of points, 0 to 100")
-    if quantize == AUTO and parsed and TASKS[task or "classify"].name == "detect":
-        require("pycocotools", extra="train")
+    if recipe.calibrated and "executorch" in parsed and backend != "xnnpack":
+        raise UsageError(
+            f"{recipe.name} for ExecuTorch is for XNNPACK only; give --backend xnnpack, or --format coreml"
+        )
+
+    def judged(rule: Postprocess) -> Dataset:
+        found, notes = judged_pictures(rule, data or "synthetic", JUDGED_PICTURES, quiet=True)
+        for line in notes:
+            note(f"note: {line}", quiet=quiet)
+        return found
+
     request = ExportRequest(
         formats=parsed,
         checkpoint=checkpoint,
@@ -192,13 +204,13 @@ def command(
         onnx_target=onnx_target,
         calibration=calibration,
         pictures=calibration_pictures,
-        judged=lambda rule: judged_pictures(rule, data or "synthetic", JUDGED_PICTURES, quiet=quiet)[0],
+        judged=judged,
         max_drop=DEFAULT_DROP if max_drop is None else max_drop,
         keep_log=not wants_debug(),
     )
     steps = 4 + len(parsed) * (2 if verify else 1)
     if recipe.calibrated:
-        steps += 1 + CALIBRATION_STEPS * len(set(parsed) - {"ort"})  # a .ort file is the .onnx beside it
+        steps += 1 + CALIBRATION_STEPS * (len(set(parsed) - {"ort"}) or 1)  # a .ort file is made from a .onnx
     with Stages(None if quantize == AUTO else steps, quiet=quiet) as stages:
         stages.begin("load the converters")
         with deferred_interrupt(), silenced():
@@ -214,6 +226,12 @@ def command(
     used = bundle.manifest.get("calibration")
     if used and used["skipped"]:
         note(f"note: {used['skipped']} calibration files could not be read and were skipped", quiet=quiet)
+    if used and calibration is None and model["weights"]["source"] == "checkpoint":
+        note(
+            "warning: the activations' ranges are from drawn scenes; if your model was trained on other pictures, give "
+            "some of them with --calibration DIR",
+            quiet=quiet,
+        )
     if used and used["pictures"] < FEW_PICTURES:
         note(
             f"warning: {used['pictures']} calibration pictures are few; the ranges may not hold for others. "

@@ -30,7 +30,7 @@ from PIL import Image
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, default_collate
 
-from xformer_mobile.data.sample import Dataset
+from xformer_mobile.data.sample import Dataset, Subset
 from xformer_mobile.errors import CheckpointError, DataError, TrainingError, XFormerError
 from xformer_mobile.evaluation import evaluate, evaluator_for
 from xformer_mobile.fake_quant import FakeQuant
@@ -224,13 +224,14 @@ class Trainer:
         return self.figures
 
     def _calibrate(self, rounding: FakeQuant) -> None:
-        """Find the ranges that int8 covers, on the first training pictures; from then on the model rounds."""
+        """Find the ranges that int8 covers, on some training pictures; from then on the model rounds."""
         config = self.model.config
         rule = TASKS[config.task].resize_rule
         model = copy.deepcopy(self.averaged).cpu()
         with TorchRunner(model) as runner, rounding.counting():
-            for index in range(min(CALIBRATION_PICTURES, len(self.data))):
-                picture = Image.fromarray(self.data[index].image)
+            pictures = Subset(self.data, CALIBRATION_PICTURES)  # from all of the data: a folder's come class by class
+            for index in range(len(pictures)):
+                picture = Image.fromarray(pictures[index].image)
                 runner.run(preprocess(picture, config.image_size, rule)[0])
         rounding.set_ranges("percentile")
         rounding.round_only(rounding.layers)

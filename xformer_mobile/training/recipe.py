@@ -89,7 +89,7 @@ class Recipe:
         return replace(self, mixup=0.0, cutmix=0.0, augmentation=Augmentation((0.8, 1.1), 1.1, 0.5, 0.1))
 
     def for_int8(self) -> Recipe:
-        """The same for a trained model that learns to be rounded: few epochs, small steps, little augmentation.
+        """The same for a trained model that learns to be rounded: few epochs, small steps, no mixup or CutMix.
 
         A tenth of the epochs and a fiftieth of the learning rate are the usual orders (arXiv 2004.09602, section 5).
         """

@@ -227,7 +227,9 @@ def _kernel(name: str, values: Sequence[Table], places: Sequence[int]) -> Operat
             inner = [(f"value {place}", _tensor(_at(values, place))) for place in listed.numbers(0, "i")]
             operands = [*inner, *operands]
     known = tuple((place, tensor) for place, tensor in operands if tensor is not None)
-    return Operator(name, _kernel_macs(name, found), known[:-1], known[-1:])
+    return Operator(
+        name, _kernel_macs(name, found), known[:-1], known[-1:], f"{name} {places[-1] if places else ''}".strip()
+    )
 
 
 def _kernel_macs(name: str, arguments: Sequence[Table]) -> int:
@@ -326,7 +328,7 @@ def _node(kind: _Kind, fields: Table, values: Mapping[int, _XnnpackValue], parti
         tuple((number, value.tensor) for number, value in side if value is not None)
         for side in (named[: len(kind.inputs)], named[len(kind.inputs) :])
     )
-    return Operator(name, _node_macs(kind.name, fields, shapes), inputs, outputs)
+    return Operator(name, _node_macs(kind.name, fields, shapes), inputs, outputs, f"{name} {partition} {ids[-1]}")
 
 
 def _node_macs(kind: str, fields: Table, shapes: Sequence[tuple[int, ...]]) -> int:
