@@ -22,6 +22,9 @@ from xformer_export.to_onnx import ARM_MACHINES
 from xformer_mobile.artifact import Bundle
 from xformer_mobile.bench.counts import read_certificate
 from xformer_mobile.data import Synthetic
+from xformer_mobile.spec import ImageSize, ModelConfig
+from xformer_mobile.weights import save_checkpoint
+from xformer_mobile.zoo import untrained_model
 
 SMALL = ("--variant", "xformer_xxs", "--image-size", 64)
 
@@ -72,6 +75,16 @@ def test_pictures_of_ones_own(call: Call, pictures: Path, tmp_path: Path) -> Non
     assert found["size_ratio"] == pytest.approx(entry["size_bytes"] / found["fp32_size_bytes"], abs=1e-4)
     assert found["ranges"]["method"] in found["ranges"]["snr_db"]
     assert str(pictures.parent) not in (tmp_path / "bundle" / "manifest.json").read_text()
+
+
+def test_drawn_scenes_for_weights_of_ones_own_are_a_warning(call: Call, tmp_path: Path) -> None:
+    checkpoint = tmp_path / "mine.safetensors"
+    config = ModelConfig.create(variant="xformer_xxs", image_size=ImageSize(64, 64), labels=["cat", "dog"])
+    save_checkpoint(untrained_model(config), checkpoint)
+    options = ("--quantize", "int8", "--calibration-pictures", 8, "--no-verify", "--output", tmp_path / "bundle")
+    status, _, err = call("export", "--checkpoint", checkpoint, *options)
+    assert status == 0, err
+    assert "warning: the activations' ranges are from drawn scenes" in err
 
 
 def test_the_certificate_is_the_artifact_s(call: Call, pictures: Path, tmp_path: Path) -> None:

@@ -135,6 +135,7 @@ def test_parts_that_stay_float(
     assert found.macs[1] == whole.macs[1]
     modules = dict(prepared.mobile.named_modules())
     assert 0 < found.macs[0] < whole.macs[0]
+    assert 0 < found.weights[0] < whole.weights[0]  # what stays float keeps its weights too
     assert set(mixed.keep_float) <= modules.keys()
 
 
@@ -180,6 +181,10 @@ def test_placement(prepared: Prepared) -> None:
 
 def test_what_is_kept_float_is_kept_with_all_below_it(prepared: Prepared) -> None:
     found = Placement.of(prepared.mobile, ("backbone.stages.0.1",))
+    assert found.is_kept("backbone.stages.0.1.fuse.0")
+    assert not found.is_kept("backbone.stages.0.10")
+    assert not found.is_kept("")
+    assert not found.is_int8("")
     assert not found.is_int8("backbone.stages.0.1")
     assert not found.is_int8("backbone.stages.0.1.fuse.0")
     assert found.is_int8("backbone.stages.1.1.fuse.0")
