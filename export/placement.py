@@ -67,7 +67,6 @@ class Placement:
             and path.rpartition(".")[2] not in FLOAT_CONVOLUTIONS
             and not _is_below(path, keep_float)
             for path, part in named.items()
-            if path
         }
         convolutions = {
             weight_digest(part.weight.detach().numpy()): path

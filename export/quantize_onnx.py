@@ -57,7 +57,7 @@ def quantize(
     nodes = [
         node.name
         for node in model.graph.node
-        if node.op_type in INT8_OPS and placement.is_int8(node.name.rpartition("/")[0])
+        if node.op_type in INT8_OPS and "/" in node.name and placement.is_int8(node.name.rpartition("/")[0])
     ]
     step("onnx: count activations")
     histograms = collect(_all_values(model), calibration)

@@ -134,7 +134,8 @@ def _mark(content: bytes, placement: Placement) -> tuple[bytes, dict[int, str]]:
         if kind(operator) in CONVOLUTIONS:
             weights = graph.tensors[operator.inputs[1]]
             digest = weight_digest(np.frombuffer(bytes(model.buffers[weights.buffer].data), "<f4"))
-            inside = placement.is_int8(placement.convolutions.get(digest, ""))
+            path = placement.convolutions.get(digest)
+            inside = path is not None and placement.is_int8(path)
         else:
             inside = (
                 kind(operator) in INT8_OPS

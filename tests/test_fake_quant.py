@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import nn
 
+from xformer_mobile.errors import TrainingError
 from xformer_mobile.fake_quant import FakeQuant
 from xformer_mobile.layers import ConvNormAct
 from xformer_mobile.spec import ImageSize, ModelConfig
@@ -113,5 +114,5 @@ def test_layers_that_are_skipped() -> None:
 
 def test_values_that_are_not_finite() -> None:
     model = nn.Sequential(nn.Conv2d(1, 1, 1))
-    with pytest.raises(ValueError, match="not finite"), FakeQuant(model).counting(), torch.no_grad():
+    with pytest.raises(TrainingError, match="not finite"), FakeQuant(model).counting(), torch.no_grad():
         model(torch.full((1, 1, 2, 2), np.nan))

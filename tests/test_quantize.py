@@ -184,7 +184,6 @@ def test_what_is_kept_float_is_kept_with_all_below_it(prepared: Prepared) -> Non
     assert found.is_kept("backbone.stages.0.1.fuse.0")
     assert not found.is_kept("backbone.stages.0.10")
     assert not found.is_kept("")
-    assert not found.is_int8("")
     assert not found.is_int8("backbone.stages.0.1")
     assert not found.is_int8("backbone.stages.0.1.fuse.0")
     assert found.is_int8("backbone.stages.1.1.fuse.0")
