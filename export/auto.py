@@ -1,4 +1,4 @@
-"""``--quantize auto``: the fastest recipe whose measured metric falls by no more than is allowed.
+"""``--quantize auto``: the first of the recipes whose measured metric falls by no more than is allowed.
 
 The parts of the model that int8 hurts most for what they cost stay float, as few as will do: found once, on the torch
 form rounded as int8 rounds, for all formats. Then every written artifact is measured; where one falls too far, more
@@ -66,7 +66,7 @@ class Plan:
 
 @dataclass
 class Search:
-    """Tries plans, the fastest first, and keeps what became of each."""
+    """Tries plans in their order and keeps what became of each."""
 
     prepared: Prepared
     calibration: Calibration
@@ -87,7 +87,7 @@ class Search:
         self.sensitivity = measure_sensitivity(
             rounded, self.calibration, lambda path: self.report(f"round {path} by itself")
         )
-        for count in (*(step for step in STEPS if step < len(self.sensitivity.parts)),):
+        for count in (step for step in STEPS if step < len(self.sensitivity.parts)):
             kept = self.sensitivity.kept(count)
             self.report(f"simulate int8 with {count} parts in float")
             rounded.keep_float(kept)

@@ -42,6 +42,10 @@ class Row:
     name: str
     options: tuple[str, ...]
 
+    def place(self, directory: Path, task: str) -> Path:
+        """Where the bundle of a task is."""
+        return directory / f"{task}-{self.name.replace(', ', '-')}"
+
 
 ROWS = (
     Row(FLOAT, ("--format", "all", "--quantize", "none")),
@@ -78,11 +82,16 @@ def kept(file: Path, name: str, *arguments: str) -> dict[str, Any]:
 
 def bundle(directory: Path, task: str, row: Row) -> Path:
     """Export it, unless it is there."""
-    path = directory / f"{task}-{row.name.replace(', ', '-')}"
+    path = row.place(directory, task)
     if not path.exists():
         print(f"{path.name}: export", file=sys.stderr, flush=True)
         command("export", "--task", task, "--output", str(path), *row.options)
     return path
+
+
+def evaluation(path: Path) -> Path:
+    """The file of what a bundle's evaluation said."""
+    return path.with_name(f"{path.name}.eval.json")
 
 
 def measure(directory: Path, task: str, parts: tuple[str, ...], pictures: int, pairs: int) -> None:
@@ -95,7 +104,7 @@ def measure(directory: Path, task: str, parts: tuple[str, ...], pictures: int, p
             engines = [part for format in formats for part in ("--engine", ENGINES[format])]
             arguments = [str(bundles[row.name]), "--pictures", str(pictures), "--threads", "1"]
             kept(
-                directory / f"{bundles[row.name].name}.eval.json",
+                evaluation(bundles[row.name]),
                 "eval",
                 *arguments,
                 *(() if row.name == FLOAT else engines),
@@ -122,7 +131,7 @@ def drops(directory: Path, task: str) -> dict[tuple[str, str], float]:
     metric = METRICS[TASKS[task].name][0]
     found, reference = {}, None
     for row in ROWS:
-        file = directory / f"{task}-{row.name.replace(', ', '-')}.eval.json"
+        file = evaluation(row.place(directory, task))
         if file.exists():
             results = json.loads(file.read_text("utf-8"))["results"]
             if row.name == FLOAT:
@@ -151,7 +160,7 @@ def report(directory: Path, tasks: list[str]) -> None:
     print("|---|---|---|---|---|---|---|---|---|---|")
     for task in tasks:
         for row in ROWS[1:]:
-            path = directory / f"{task}-{row.name.replace(', ', '-')}"
+            path = row.place(directory, task)
             for entry in read_manifest(path)["artifacts"] if path.exists() else ():
                 found = entry["quantization"]
                 print(
