@@ -24,12 +24,12 @@ ALLOWED_OPS: dict[str, frozenset[str]] = {
             "Sigmoid",
             "AveragePool",
             "GlobalAveragePool",
-            # LayerNorm over channels (its means are convolutions) and L2 normalisation
+            "Gelu",
+            # LayerNorm over the last axis, and L2 normalization
+            "LayerNormalization",
             "Max",
             "Sqrt",
             "Reciprocal",
-            # GELU, exactly
-            "Erf",
             # layout
             "Cast",
             "Reshape",

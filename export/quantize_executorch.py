@@ -227,7 +227,8 @@ def _apply(graph: fx.GraphModule, plan: _Plan, found: dict[str, Range]) -> fx.Gr
 def quantize_weights(program: ExportedProgram) -> fx.GraphModule:
     """The float32 ``program`` with convolutions that have weights in int8 and round their input as they run.
 
-    Depthwise convolutions stay float: XNNPACK has none that rounds its input.
+    Depthwise convolutions stay float: XNNPACK has none that rounds its input. Where a 1x1 and a 3x3 convolution read
+    one value, the 1x1 stays float: with both on one rounded input, the 3x3's results are wrong in ExecuTorch 1.5.
 
     Raises:
         ConversionError: PT2E failed.
@@ -252,11 +253,22 @@ def quantize_weights(program: ExportedProgram) -> fx.GraphModule:
             return None
         source, weight = node.all_input_nodes[:2]
         shape = weight.meta["val"].shape
-        if shape[1] == 1 or shape.numel() < LEAST_WEIGHTS:
+        if shape[1] == 1 or shape.numel() < LEAST_WEIGHTS or _kernel(node) < max(map(_kernel, _readers(source))):
             return None
         return quantizer.QuantizationAnnotation({source: rounded, weight: _weights_spec()}, _annotated=True)
 
     return _run(graph, annotation)
+
+
+def _readers(source: fx.Node) -> list[fx.Node]:
+    """The convolutions that read a value."""
+    return [node for node in source.users if node.target == CONVOLUTION and node.all_input_nodes[0] is source]
+
+
+def _kernel(node: fx.Node) -> int:
+    """The number of positions of a convolution's kernel."""
+    size: int = node.all_input_nodes[1].meta["val"].shape[2:].numel()
+    return size
 
 
 def _order_channels_last(graph: fx.GraphModule) -> None:

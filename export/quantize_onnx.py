@@ -5,7 +5,9 @@ Arm's kernels take; ``x86`` unsigned ones (U8S8), without which ONNX Runtime fus
 signed, symmetric, with one scale for each output channel, in both. On x86 processors without VNNI instructions
 ONNX Runtime's U8S8 kernels can saturate.
 
-In int8 a global mean is one GlobalAveragePool: its sums are integers, and exact.
+In int8 a global mean is one GlobalAveragePool: its sums are integers, and exact. The picture's bytes go into the first
+convolution as they are, so that nothing of them is rounded: the mean that is taken from them is in the convolution's
+bias, and around the picture there is a border of the mean in place of the convolution's own zeros.
 """
 
 from __future__ import annotations
@@ -37,6 +39,9 @@ WEIGHTED_OPS = {"Conv": 0, "MatMul": 1, "Mul": 1}
 """What has constants as its second input, and along which of their axes there are scales: the output channels, or the
 heads of XFA's kernel over the tokens."""
 
+BYTES: Range = (0.0, 255.0)
+"""The range of a picture's values, whose step is 1."""
+
 LEAST_WEIGHTS = 1024
 """A constant with fewer values stays as it is."""
 
@@ -51,8 +56,10 @@ def quantize(
         MissingDependencyError: onnx or onnxruntime is not installed.
     """
     onnx = require("onnx", extra="onnx")
+    exact = open_model(model)
     model = copy.deepcopy(model)
     _pool_at_once(model)
+    bytes_of_picture = _take_bytes(onnx, model, placement)
     _infer_shapes(onnx, model)
     nodes = [
         node.name
@@ -63,11 +70,13 @@ def quantize(
     histograms = collect(_all_values(model), calibration)
 
     def build(found: dict[str, Range]) -> Any:
-        return _insert(model, found, nodes, target)
+        made = _insert(model, found | dict.fromkeys(bytes_of_picture, BYTES), nodes, target)
+        _drop_conversion(onnx, made, bytes_of_picture)
+        return made
 
     choice = choose_ranges(
         histograms,
-        open_model(model),
+        exact,
         lambda found: open_model(build(found)),
         calibration,
         step=lambda method: step(f"onnx: try ranges by {method}"),
@@ -182,6 +191,83 @@ def _pool_at_once(model: Any) -> None:
         while (source := made_by.get(node.input[0])) is not None and source.op_type == "AveragePool":
             node.input[0] = source.input[0]
             model.graph.node.remove(source)
+
+
+# ---- the picture ----------------------------------------------------------------------------------------------
+
+
+def _take_bytes(onnx: Any, model: Any, placement: Placement) -> list[str]:
+    """Let the first convolution read the picture's bytes, in place; returns the name of what it reads as floats.
+
+    What was ``conv(picture - mean)``, with zeros around it, is a convolution of the picture in a border of the mean,
+    rounded to bytes; its weights are those that int8 holds, which its bias must fit. Where the convolution is to stay
+    float, nothing is done.
+    """
+    graph = model.graph
+    constants = {tensor.name: onnx.numpy_helper.to_array(tensor) for tensor in graph.initializer}
+    readers = {name: node for node in graph.node for name in node.input}
+    (image,) = graph.input
+    transpose = readers[image.name]
+    cast = readers[transpose.output[0]]
+    subtract = readers[cast.output[0]]
+    conv = readers[subtract.output[0]]
+    if not placement.is_int8(conv.name.rpartition("/")[0]):
+        return []
+    assert [node.op_type for node in (transpose, cast, subtract, conv)] == ["Transpose", "Cast", "Sub", "Conv"]
+    mean = constants[subtract.input[1]].astype(np.float64).reshape(-1)
+    values, bias = constants[conv.input[1]], constants[conv.input[2]]
+    stored, scale = _rounded(values, 0)
+    weights = stored * scale[:, None, None, None]
+
+    def constant(name: str, value: npt.NDArray[Any]) -> str:
+        graph.initializer.append(onnx.numpy_helper.from_array(value, name))
+        return name
+
+    (pads,) = (attribute.ints for attribute in conv.attribute if attribute.name == "pads")
+    top, left, bottom, right = pads
+    _, height, width, _ = (dim.dim_value for dim in image.type.tensor_type.shape.dim)
+    border = np.rint(mean).astype(np.uint8)
+    bordered = image.name
+    sides = (
+        (1, ((top, width), (bottom, width)), "rows"),
+        (2, ((height + top + bottom, left), (height + top + bottom, right)), "columns"),
+    )
+    for axis, (before, after), what in sides:
+        names = [
+            constant(f"{image.name}_{what}_{side}", np.broadcast_to(border, (1, *shape, border.size)).copy())
+            for side, shape in (("before", before), ("after", after))
+        ]
+        made = onnx.helper.make_node(
+            "Concat", [names[0], bordered, names[1]], [f"{image.name}_{what}"], name=f"{image.name}_{what}", axis=axis
+        )
+        graph.node.insert(list(graph.node).index(transpose), made)
+        bordered = made.output[0]
+    transpose.input[0] = bordered
+    centred = bias - (weights.astype(np.float64).sum((2, 3)) @ mean)
+    path = conv.name.rpartition("/")[0]
+    conv.input[:] = [
+        cast.output[0],
+        constant(f"{path}.weight_of_bytes", weights.astype(np.float32)),
+        constant(f"{path}.bias_of_bytes", centred.astype(np.float32)),
+    ]
+    pads[:] = [0, 0, 0, 0]
+    graph.node.remove(subtract)
+    return [cast.output[0]]
+
+
+def _drop_conversion(onnx: Any, made: Any, names: list[str]) -> None:
+    """Where bytes are made floats only to be quantized to the same bytes, leave both out, in place."""
+    graph = made.graph
+    for name in names:
+        (cast,) = (node for node in graph.node if name in node.output)
+        (quantize,) = (node for node in graph.node if name in node.input)
+        (zero,) = (tensor for tensor in graph.initializer if tensor.name == quantize.input[2])
+        if zero.data_type != onnx.TensorProto.UINT8:
+            continue
+        for node in graph.node:
+            node.input[:] = [cast.input[0] if source == quantize.output[0] else source for source in node.input]
+        graph.node.remove(quantize)
+        graph.node.remove(cast)
 
 
 # ---- constants ----------------------------------------------------------------------------------------------

@@ -9,7 +9,9 @@ from typing import Any
 
 import numpy as np
 import onnx
+import onnxruntime
 import pytest
+import torch
 
 from xformer_export import to_onnx, to_tflite
 from xformer_export.calibration import Calibration, snr_db
@@ -18,6 +20,7 @@ from xformer_export.prepare import Converted, Options, Prepared, prepare
 from xformer_export.recipes import RECIPES, Promise
 from xformer_mobile.bench.counts import Certificate, read_certificate
 from xformer_mobile.errors import UsageError
+from xformer_mobile.patterns import golden_picture
 from xformer_mobile.runners import LooseArtifact, open_loose
 from xformer_mobile.spec import ImageSize
 
@@ -149,6 +152,48 @@ def test_x86_takes_unsigned_activations(prepared: Prepared, options: Options, tm
         kinds[target] = Counter(zeros[node.input[2]] for node in model.graph.node if node.op_type == "QuantizeLinear")
     assert set(kinds["arm"]) == {onnx.TensorProto.INT8}
     assert set(kinds["x86"]) == {onnx.TensorProto.UINT8}
+
+
+@pytest.mark.parametrize("target", ["arm", "x86"])
+def test_the_pictures_bytes_are_not_rounded(
+    target: str, prepared: Prepared, options: Options, tmp_path: Path
+) -> None:
+    """What the first convolution makes of them is what its int8 weights make of the float picture.
+
+    At the border too, but for the mean's rounding to bytes.
+    """
+    path = tmp_path / "model.onnx"
+    to_onnx.convert(prepared, replace(options, precision="int8", onnx_target=target), path)
+    model = onnx.load(path)
+    (stem,) = (node for node in model.graph.node if node.name.startswith("backbone.stem.0/"))
+    constants = {tensor.name: onnx.numpy_helper.to_array(tensor) for tensor in model.graph.initializer}
+    made_by = {node.output[0]: node for node in model.graph.node}
+    bytes_of_picture = made_by[stem.input[0]]
+    scale, zero = (constants[name] for name in bytes_of_picture.input[1:])
+    assert (float(scale), int(zero)) == (1.0, {"arm": -128, "x86": 0}[target])
+    assert ("Cast" in {node.op_type for node in model.graph.node}) == (target == "arm")
+
+    stored, scales = (constants[name] for name in made_by[stem.input[1]].input[:2])
+    weights = torch.from_numpy(stored * scales[:, None, None, None])
+    own = prepared.mobile.backbone.stem[0]
+    image = golden_picture(0, SIZE)
+    centred = torch.from_numpy(image.copy()).permute(0, 3, 1, 2) - prepared.mobile.backbone.mean
+    with torch.inference_mode():
+        expected = torch.nn.functional.conv2d(centred, weights, own.bias, own.stride, own.padding).numpy()
+
+    model.graph.output.append(onnx.helper.make_tensor_value_info(stem.output[0], onnx.TensorProto.FLOAT, None))
+    session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+    (found,) = session.run([stem.output[0]], {"image": image})
+    assert np.abs(found - expected)[:, :, 1:, 1:].max() < 1e-4 * np.abs(expected).max()
+    border = np.abs(weights.numpy()).sum((1, 2, 3)) / 2
+    assert (np.abs(found - expected).max((0, 2, 3)) < border).all()
+
+
+def test_a_first_convolution_in_float_is_left_alone(prepared: Prepared, options: Options, tmp_path: Path) -> None:
+    path = tmp_path / "model.onnx"
+    to_onnx.convert(prepared, replace(options, precision="int8", keep_float=("backbone.stem",)), path)
+    ops = Counter(node.op_type for node in onnx.load(path).graph.node)
+    assert (ops["Cast"], ops["Sub"]) == (1, 1)
 
 
 def test_onnx_weights_have_a_scale_for_each_channel(made: dict[tuple[str, str], Made]) -> None:

@@ -112,6 +112,36 @@ def test_what_was_upsampled_can_be_rounded(tmp_path: Path) -> None:
     assert read_certificate("executorch", path).share("weights") > 0.95
 
 
+class _OneInput(nn.Module):
+    """Convolutions of different kernels that read one value."""
+
+    def __init__(self, *kernels: int) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.enter = nn.Conv2d(3, 32, 1)
+        self.convolutions = nn.ModuleList(nn.Conv2d(32, 32, kernel, padding=kernel // 2) for kernel in kernels)
+
+    def forward(self, image: Tensor) -> tuple[Tensor, ...]:
+        x = torch.relu(self.enter(image.permute(0, 3, 1, 2).float() / 64 - 2))
+        return tuple(convolution(x) for convolution in self.convolutions)
+
+
+@pytest.mark.parametrize("kernels", [(1, 3), (3, 1), (3, 3), (1, 1)])
+def test_convolutions_that_share_an_input(kernels: tuple[int, ...], tmp_path: Path) -> None:
+    """XNNPACK computes a 3x3 convolution wrongly if it shares its rounded input with a 1x1."""
+    module, path = _OneInput(*kernels).eval(), tmp_path / "model.pte"
+    program = to_executorch._export(module, SIZE, {})
+    rounded = to_executorch._export(q8.quantize_weights(program), SIZE, {})
+    path.write_bytes(to_executorch._lower(rounded, q8.partitioner())[0])
+    image = golden_picture(0, SIZE)
+    names = [f"made{index}" for index in range(len(kernels))]
+    with ExecuTorchRunner(path, SIZE, dict.fromkeys(names, (1, 32, 64, 64)), 1) as runner, torch.inference_mode():
+        expected = {name: made.numpy() for name, made in zip(names, module(torch.from_numpy(image.copy())), strict=True)}
+        found = runner.run(image)
+    for name in names:
+        assert snr_db([{name: expected[name]}], [{name: found[name]}]) > 30, name
+
+
 def test_everything_that_computes_is_delegated(made: Made) -> None:
     graph = made.converted.graph
     assert (graph["partitions"], graph["not_delegated"]) == (1, {CAST: 1})
