@@ -111,11 +111,13 @@ def build_bundle(request: ExportRequest, report: Report = lambda step: None) -> 
         calibration = Calibration.of(prepared.config, request.calibration, request.pictures)
 
     with exclusive_directory(target) as staging, one_thread():  # the same activations, and ranges, each time
+        report("run the reference model")
+        golden = golden_cases(prepared.reference)
         if name == AUTO:
             assert calibration is not None
-            _search(request, prepared, calibration, target, staging, report)
+            _search(request, prepared, golden, calibration, target, staging, report)
         else:
-            _write_bundle(request, prepared, Plan(recipe), calibration, target, staging, report)
+            _write_bundle(request, prepared, golden, Plan(recipe), calibration, target, staging, report)
         report("put the bundle in place")
     return Bundle.open(target)
 
@@ -123,6 +125,7 @@ def build_bundle(request: ExportRequest, report: Report = lambda step: None) -> 
 def _write_bundle(
     request: ExportRequest,
     prepared: Prepared,
+    golden: list[GoldenCase],
     plan: Plan,
     calibration: Calibration | None,
     target: Path,
@@ -146,8 +149,6 @@ def _write_bundle(
         with _logged(target, name, request.keep_log):
             entry, graphs[name] = _write_artifact(CONVERTERS[name], prepared, options, recipe, staging)
         artifacts.append(entry)
-    report("run the reference model")
-    golden = golden_cases(prepared.reference)
     manifest = _manifest(prepared, recipe.precision, artifacts, _write_golden(golden, staging))
     if calibration is not None and recipe.calibrated:
         manifest["calibration"] = calibration.as_json()
@@ -166,7 +167,13 @@ def _write_bundle(
 
 
 def _search(
-    request: ExportRequest, prepared: Prepared, calibration: Calibration, target: Path, staging: Path, report: Report
+    request: ExportRequest,
+    prepared: Prepared,
+    golden: list[GoldenCase],
+    calibration: Calibration,
+    target: Path,
+    staging: Path,
+    report: Report,
 ) -> None:
     """Write bundles until one loses no more of the metric than is allowed."""
     assert request.judged is not None
@@ -179,7 +186,7 @@ def _search(
         for entry in staging.iterdir():  # of the plan before
             shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
         try:
-            manifest = _write_bundle(request, prepared, plan, calibration, target, staging, report)
+            manifest = _write_bundle(request, prepared, golden, plan, calibration, target, staging, report)
         except (ConversionError, ParityError) as error:
             search.rejects(plan, error)
             continue
