@@ -200,57 +200,50 @@ def _take_bytes(onnx: Any, model: Any, placement: Placement) -> list[str]:
     """Let the first convolution read the picture's bytes, in place; returns the name of what it reads as floats.
 
     What was ``conv(picture - mean)``, with zeros around it, is a convolution of the picture in a border of the mean,
-    rounded to bytes; its weights are those that int8 holds, which its bias must fit. Where the convolution is to stay
-    float, nothing is done.
+    rounded to bytes. Its bias is made to fit the weights that int8 holds. Where the convolution is to stay float,
+    nothing is done.
     """
     graph = model.graph
-    constants = {tensor.name: onnx.numpy_helper.to_array(tensor) for tensor in graph.initializer}
     readers = {name: node for node in graph.node for name in node.input}
     (image,) = graph.input
     transpose = readers[image.name]
     cast = readers[transpose.output[0]]
     subtract = readers[cast.output[0]]
     conv = readers[subtract.output[0]]
-    if not placement.is_int8(conv.name.rpartition("/")[0]):
-        return []
     assert [node.op_type for node in (transpose, cast, subtract, conv)] == ["Transpose", "Cast", "Sub", "Conv"]
+    path = conv.name.rpartition("/")[0]
+    if not placement.is_int8(path):
+        return []
+    constants = {tensor.name: onnx.numpy_helper.to_array(tensor) for tensor in graph.initializer}
     mean = constants[subtract.input[1]].astype(np.float64).reshape(-1)
-    values, bias = constants[conv.input[1]], constants[conv.input[2]]
-    stored, scale = _rounded(values, 0)
-    weights = stored * scale[:, None, None, None]
-
-    def constant(name: str, value: npt.NDArray[Any]) -> str:
-        graph.initializer.append(onnx.numpy_helper.from_array(value, name))
-        return name
+    stored, scale = _rounded(constants[conv.input[1]], 0)
+    weights = stored.astype(np.float64) * scale[:, None, None, None]
+    bias = constants[conv.input[2]] - weights.sum((2, 3)) @ mean
 
     (pads,) = (attribute.ints for attribute in conv.attribute if attribute.name == "pads")
     top, left, bottom, right = pads
-    _, height, width, _ = (dim.dim_value for dim in image.type.tensor_type.shape.dim)
-    border = np.rint(mean).astype(np.uint8)
-    bordered = image.name
-    sides = (
-        (1, ((top, width), (bottom, width)), "rows"),
-        (2, ((height + top + bottom, left), (height + top + bottom, right)), "columns"),
-    )
-    for axis, (before, after), what in sides:
-        names = [
-            constant(f"{image.name}_{what}_{side}", np.broadcast_to(border, (1, *shape, border.size)).copy())
-            for side, shape in (("before", before), ("after", after))
-        ]
-        made = onnx.helper.make_node(
-            "Concat", [names[0], bordered, names[1]], [f"{image.name}_{what}"], name=f"{image.name}_{what}", axis=axis
-        )
-        graph.node.insert(list(graph.node).index(transpose), made)
-        bordered = made.output[0]
-    transpose.input[0] = bordered
-    centred = bias - (weights.astype(np.float64).sum((2, 3)) @ mean)
-    path = conv.name.rpartition("/")[0]
-    conv.input[:] = [
-        cast.output[0],
-        constant(f"{path}.weight_of_bytes", weights.astype(np.float32)),
-        constant(f"{path}.bias_of_bytes", centred.astype(np.float32)),
-    ]
+    _, height, width, channels = (dim.dim_value for dim in image.type.tensor_type.shape.dim)
+    rows = [(1, side, width, channels) for side in (top, bottom)]
+    columns = [(1, height + top + bottom, side, channels) for side in (left, right)]
+    made: dict[str, npt.NDArray[Any]] = {
+        f"{path}.weight_of_bytes": weights.astype(np.float32),
+        f"{path}.bias_of_bytes": bias.astype(np.float32),
+    }
+    conv.input[:] = [cast.output[0], *made]
     pads[:] = [0, 0, 0, 0]
+    bordered = image.name
+    for axis, what, shapes in ((1, "rows", rows), (2, "columns", columns)):
+        sides = [f"{image.name}_{what}_{side}" for side in ("before", "after")]
+        made |= {
+            name: np.broadcast_to(np.rint(mean).astype(np.uint8), shape).copy()
+            for name, shape in zip(sides, shapes, strict=True)
+        }
+        name = f"{image.name}_{what}"
+        node = onnx.helper.make_node("Concat", [sides[0], bordered, sides[1]], [name], name=name, axis=axis)
+        graph.node.insert(list(graph.node).index(transpose), node)
+        bordered = name
+    transpose.input[0] = bordered
+    graph.initializer.extend(onnx.numpy_helper.from_array(values, name) for name, values in made.items())
     graph.node.remove(subtract)
     return [cast.output[0]]
 

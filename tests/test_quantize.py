@@ -155,9 +155,7 @@ def test_x86_takes_unsigned_activations(prepared: Prepared, options: Options, tm
 
 
 @pytest.mark.parametrize("target", ["arm", "x86"])
-def test_the_pictures_bytes_are_not_rounded(
-    target: str, prepared: Prepared, options: Options, tmp_path: Path
-) -> None:
+def test_the_pictures_bytes_are_not_rounded(target: str, prepared: Prepared, options: Options, tmp_path: Path) -> None:
     """What the first convolution makes of them is what its int8 weights make of the float picture.
 
     At the border too, but for the mean's rounding to bytes.
