@@ -32,6 +32,9 @@ CONVOLUTIONS = ("CONV_2D", "DEPTHWISE_CONV_2D")
 INT8_OPS = ("ADD", "CONCATENATION", "LOGISTIC", "MEAN", "MUL", "PAD", "RESHAPE", "RESIZE_BILINEAR", "TRANSPOSE")
 """What computes in int8 where its input is int8, beside convolutions. All of them, XNNPACK takes."""
 
+ACTIVATIONS = ("LOGISTIC", "MUL")
+"""The parts of SiLU, which is float where only float convolutions read it."""
+
 FLOAT_CLASSES = ("PatchXFBlock", "PatchXFA", "PlainNorm")
 """Modules in which only convolutions are int8; the converter names a tensor by the classes of its modules."""
 
@@ -126,11 +129,12 @@ def _mark(content: bytes, placement: Placement) -> tuple[bytes, dict[int, str]]:
     def is_constant(index: int) -> bool:
         return model.buffers[graph.tensors[index].buffer].data is not None
 
+    def activations(operator: Any) -> list[int]:
+        return [index for index in operator.inputs if index >= 0 and not is_constant(index)]
+
     _pool_at_once(graph, kind)
     int8: set[int] = set()
-    values: dict[int, str] = {}
-    for number, operator in enumerate(graph.operators):
-        inputs = [index for index in operator.inputs if index >= 0 and not is_constant(index)]
+    for operator in graph.operators:
         if kind(operator) in CONVOLUTIONS:
             weights = graph.tensors[operator.inputs[1]]
             digest = weight_digest(np.frombuffer(bytes(model.buffers[weights.buffer].data), "<f4"))
@@ -140,15 +144,22 @@ def _mark(content: bytes, placement: Placement) -> tuple[bytes, dict[int, str]]:
             inside = (
                 kind(operator) in INT8_OPS
                 and not any(part in name(operator.outputs[0]) for part in FLOAT_CLASSES)
-                and all(index in int8 for index in inputs)
+                and all(index in int8 for index in activations(operator))
             )
+        if inside:
+            int8.update(operator.outputs)
+    for operator in reversed(graph.operators):
+        readers = [reader for reader in graph.operators if operator.outputs[0] in reader.inputs]
+        if kind(operator) in ACTIVATIONS and not any(reader.outputs[0] in int8 for reader in readers):
+            int8.difference_update(operator.outputs)
+    values: dict[int, str] = {}
+    for number, operator in enumerate(graph.operators):
+        inside = operator.outputs[0] in int8
         for index in operator.outputs:
-            if inside:
-                int8.add(index)
             tensor = graph.tensors[index]
             tensor.name = f"{'int8' if inside else 'float'}{number}{MARK}{name(index)}".encode()
         if inside:
-            values |= {index: name(index) for index in (*inputs, *operator.outputs)}
+            values |= {index: name(index) for index in (*activations(operator), *operator.outputs)}
     # An input of the first int8 operators is made by a float one; its name is known only now.
     values = {index: name(index) for index in values}
     return bytes(flatbuffer_utils.convert_object_to_bytearray(model)), values

@@ -142,6 +142,16 @@ def test_parts_that_stay_float(
     assert set(mixed.keep_float) <= modules.keys()
 
 
+@pytest.mark.parametrize("format", FORMATS)
+def test_a_detectors_predictions_are_float(format: str, tmp_path: Path) -> None:
+    detector = prepare(None, task="detect", variant="xformer_xxs", image_size=SIZE)
+    calibration, path = Calibration.of(detector.config, count=8), tmp_path / f"model.{format}"
+    FORMATS[format](detector, Options("int8", calibration=calibration), path)
+    for values in outputs(detector, format, path, calibration)[0].values():
+        assert len(np.unique(values)) > min(256, values.size // 2)  # no more values than int8 has would be 256
+    assert read_certificate(format, path).share("macs") > 0.85
+
+
 def test_x86_takes_unsigned_activations(prepared: Prepared, options: Options, tmp_path: Path) -> None:
     kinds = {}
     for target in ("arm", "x86"):
@@ -220,6 +230,9 @@ def test_placement(prepared: Prepared) -> None:
     assert not found.is_int8("no.such.path")
     for path, part in prepared.mobile.named_modules():
         assert not (isinstance(part, FLOAT_MODULES) and found.is_int8(path)), path
+    detector = Placement.of(prepare(None, task="detect", variant="xformer_xxs", image_size=SIZE).mobile)
+    for path, expected in (("bridge.0", True), ("bridge.1", False), ("predict", False)):
+        assert [detector.is_int8(f"head.outputs.{scale}.{path}") for scale in range(3)] == [expected] * 3, path
 
 
 def test_what_is_kept_float_is_kept_with_all_below_it(prepared: Prepared) -> None:

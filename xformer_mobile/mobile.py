@@ -23,6 +23,7 @@ from __future__ import annotations
 
 import functools
 import math
+from collections import OrderedDict
 
 import torch
 import torch.nn.functional as F
@@ -450,7 +451,7 @@ class MobileYOLOv3Head(nn.Module):
         widths = [lateral.conv.out_channels for lateral in module.laterals if isinstance(lateral, ConvNormAct)]
         self.blocks = nn.ModuleList(map(MobileDetectionBlock, blocks, [*widths, 0]))
         self.outputs = nn.ModuleList(
-            nn.Sequential(_rewrite(bridge), _rewrite(predictor))
+            nn.Sequential(OrderedDict(bridge=_rewrite(bridge), predict=_rewrite(predictor)))
             for bridge, predictor in zip(module.bridges, module.predictors, strict=True)
         )
 
