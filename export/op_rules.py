@@ -20,7 +20,6 @@ ALLOWED_OPS: dict[str, frozenset[str]] = {
             "Add",
             "Sub",
             "Mul",
-            "Div",
             "Sigmoid",
             "AveragePool",
             "GlobalAveragePool",

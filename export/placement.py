@@ -5,9 +5,9 @@ concatenation. Float stay, by their kind:
 
 - LayerNorm, GELU and the sums of an XF block: what runs from block to block is never rounded to 8 bits;
 - XFA's norms, score sums, lambda and products of activations;
-- the normalization of the input;
-- a detector's predictions and the activation that they are made of: with 8 bits for a box coordinate or a score, boxes
-  shift and scores tie, which cost half of the mAP that int8 did.
+- the normalization of the input, which in ONNX is part of the first convolution;
+- a detector's predictions and the activations that they are made of: 8 bits for a box coordinate or a score shift boxes
+  and make scores tie, which was half of the mAP that int8 lost.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ FLOAT_CONVOLUTIONS = ("sum_heads", "expand_heads", "score", "predict")
 """Of XFA: kernels of zeros and ones, and the query feature score. Of a detector: the last ones."""
 
 FLOAT_ACTIVATIONS = re.compile(r"head\.outputs\.\d+\.bridge\.1")
-"""The paths of those that a float convolution reads."""
+"""The paths of a detector's activations that ``predict`` reads."""
 
 
 @dataclass(frozen=True)

@@ -227,8 +227,9 @@ def _apply(graph: fx.GraphModule, plan: _Plan, found: dict[str, Range]) -> fx.Gr
 def quantize_weights(program: ExportedProgram) -> fx.GraphModule:
     """The float32 ``program`` with convolutions that have weights in int8 and round their input as they run.
 
-    Depthwise convolutions stay float: XNNPACK has none that rounds its input. Where a 1x1 and a 3x3 convolution read
-    one value, the 1x1 stays float: with both on one rounded input, the 3x3's results are wrong in ExecuTorch 1.5.
+    Depthwise convolutions stay float: XNNPACK has none that rounds its input. Of convolutions that read one value, only
+    those with the largest kernel are rounded: with a 1x1 and a 3x3 on one rounded input, the 3x3's results are wrong in
+    ExecuTorch 1.5.
 
     Raises:
         ConversionError: PT2E failed.
@@ -249,20 +250,23 @@ def quantize_weights(program: ExportedProgram) -> fx.GraphModule:
     )
 
     def annotation(node: fx.Node) -> Any:
-        if node.target != CONVOLUTION:
+        if not _can_be_rounded(node):
             return None
         source, weight = node.all_input_nodes[:2]
-        shape = weight.meta["val"].shape
-        if shape[1] == 1 or shape.numel() < LEAST_WEIGHTS or _kernel(node) < max(map(_kernel, _readers(source))):
+        others = (reader for reader in source.users if _can_be_rounded(reader))
+        if any(_kernel(reader) > _kernel(node) for reader in others):
             return None
         return quantizer.QuantizationAnnotation({source: rounded, weight: _weights_spec()}, _annotated=True)
 
     return _run(graph, annotation)
 
 
-def _readers(source: fx.Node) -> list[fx.Node]:
-    """The convolutions that read a value."""
-    return [node for node in source.users if node.target == CONVOLUTION and node.all_input_nodes[0] is source]
+def _can_be_rounded(node: fx.Node) -> bool:
+    """Whether a node is a convolution, not depthwise, with enough weights."""
+    if node.target != CONVOLUTION:
+        return False
+    shape = node.all_input_nodes[1].meta["val"].shape
+    return bool(shape[1] > 1 and shape.numel() >= LEAST_WEIGHTS)
 
 
 def _kernel(node: fx.Node) -> int:

@@ -224,7 +224,7 @@ def _take_bytes(onnx: Any, model: Any, placement: Placement) -> list[str]:
     top, left, bottom, right = pads
     _, height, width, channels = (dim.dim_value for dim in image.type.tensor_type.shape.dim)
     rows = [(1, side, width, channels) for side in (top, bottom)]
-    columns = [(1, height + top + bottom, side, channels) for side in (left, right)]
+    columns = [(1, top + height + bottom, side, channels) for side in (left, right)]
     made: dict[str, npt.NDArray[Any]] = {
         f"{path}.weight_of_bytes": weights.astype(np.float32),
         f"{path}.bias_of_bytes": bias.astype(np.float32),

@@ -33,7 +33,7 @@ INT8_OPS = ("ADD", "CONCATENATION", "LOGISTIC", "MEAN", "MUL", "PAD", "RESHAPE",
 """What computes in int8 where its input is int8, beside convolutions. All of them, XNNPACK takes."""
 
 ACTIVATIONS = ("LOGISTIC", "MUL")
-"""The parts of SiLU, which is float where only float convolutions read it."""
+"""The parts of SiLU. They are float where no int8 operator reads what they make."""
 
 FLOAT_CLASSES = ("PatchXFBlock", "PatchXFA", "PlainNorm")
 """Modules in which only convolutions are int8; the converter names a tensor by the classes of its modules."""

@@ -1,8 +1,8 @@
 """ONNX: torch.export, the ONNX exporter on top of it, onnxsim, then metadata.
 
 Opset 20, which ONNX Runtime reads since its version 1.17, has GELU as one operator. LayerNorm is one too, over the last
-axis: the transposes around it cost less than means over the channels do, and in int8, where ONNX Runtime's convolutions
-are channels-last, it drops most of them. A mean over both spatial axes is GlobalAveragePool.
+axis: the transposes around it cost less than means over the channels do, and in int8 ONNX Runtime, whose convolutions
+are channels-last there, drops most of them. A mean over both spatial axes is GlobalAveragePool.
 """
 
 from __future__ import annotations

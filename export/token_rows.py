@@ -1,8 +1,8 @@
 """The form of the model for ONNX: the mobile form whose XF blocks have a token in each row.
 
 ONNX's LayerNormalization is over the last axis, and in int8 ONNX Runtime's convolutions are channels-last. So what runs
-from block to block is (1, H, W, C) here, and so are attention's large factors; its scores, which are small, are as in
-the mobile form. :func:`to_token_rows` makes it from the mobile form's own weights; all of it is exact algebra.
+from block to block is (1, H, W, C) here, and attention's queries and keys are (T, A); its scores, which are small, are
+as in the mobile form. :func:`to_token_rows` makes it from the mobile form's own weights; all of it is exact algebra.
 """
 
 from __future__ import annotations

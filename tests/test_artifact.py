@@ -164,7 +164,7 @@ def test_artifact(make_bundle: MakeBundle, task: str) -> None:
     found = Bundle.open(path).artifact("onnx")
     assert found.path == path / FORMATS["onnx"]
     assert (found.sha256, found.size_bytes) == (sha256(found.path), found.path.stat().st_size)
-    assert found.requires == {"opset": 18}
+    assert found.requires == {"opset": 20}
     assert found.tools["onnx"] == onnx.__version__
 
 
