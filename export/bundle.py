@@ -292,7 +292,7 @@ def _write_artifact(
     if recipe.promise is not None:
         found = read_certificate(converter.format, staging / name)
         whole = converted.quantization["fp32_size_bytes"]
-        promise = recipe.promise.of(prepared.config.variant.name)
+        promise = recipe.promise.of(prepared.config.variant.name, converter.format)
         misses = promise.misses(found, converter.format, size_bytes, whole)
         if misses:
             raise ConversionError(f"{converter.format} is not what {recipe.name} promises: {'; '.join(misses)}")

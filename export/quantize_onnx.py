@@ -22,6 +22,7 @@ import numpy as np
 import numpy.typing as npt
 
 from xformer_export.calibration import Calibration, Choice, Outputs, Run, choose_ranges, collect
+from xformer_export.int8_weights import BYTES, LEAST_WEIGHTS, round_weights, take_bytes
 from xformer_export.placement import Placement
 from xformer_mobile.errors import ConversionError
 from xformer_mobile.optional import require
@@ -38,12 +39,6 @@ INT8_OPS = ("Add", "Concat", "Conv", "GlobalAveragePool", "Mul", "Resize", "Sigm
 WEIGHTED_OPS = {"Conv": 0, "MatMul": 1, "Mul": 1}
 """What has constants as its second input, and along which of their axes there are scales: the output channels, or the
 heads of XFA's kernel over the tokens."""
-
-BYTES: Range = (0.0, 255.0)
-"""The range of a picture's values, whose step is 1."""
-
-LEAST_WEIGHTS = 1024
-"""A constant with fewer values stays as it is."""
 
 
 def quantize(
@@ -215,29 +210,21 @@ def _take_bytes(onnx: Any, model: Any, placement: Placement) -> list[str]:
     if not placement.is_int8(path):
         return []
     constants = {tensor.name: onnx.numpy_helper.to_array(tensor) for tensor in graph.initializer}
-    mean = constants[subtract.input[1]].astype(np.float64).reshape(-1)
-    stored, scale = _rounded(constants[conv.input[1]], 0)
-    weights = stored.astype(np.float64) * scale[:, None, None, None]
-    bias = constants[conv.input[2]] - weights.sum((2, 3)) @ mean
+    mean = constants[subtract.input[1]].reshape(-1)
+    bias, border = take_bytes(constants[conv.input[1]], constants[conv.input[2]], mean)
 
     (pads,) = (attribute.ints for attribute in conv.attribute if attribute.name == "pads")
     top, left, bottom, right = pads
     _, height, width, channels = (dim.dim_value for dim in image.type.tensor_type.shape.dim)
     rows = [(1, side, width, channels) for side in (top, bottom)]
     columns = [(1, top + height + bottom, side, channels) for side in (left, right)]
-    made: dict[str, npt.NDArray[Any]] = {
-        f"{path}.weight_of_bytes": weights.astype(np.float32),
-        f"{path}.bias_of_bytes": bias.astype(np.float32),
-    }
-    conv.input[:] = [cast.output[0], *made]
+    made: dict[str, npt.NDArray[Any]] = {f"{path}.bias_of_bytes": bias}
+    conv.input[:] = [cast.output[0], conv.input[1], *made]
     pads[:] = [0, 0, 0, 0]
     bordered = image.name
     for axis, what, shapes in ((1, "rows", rows), (2, "columns", columns)):
         sides = [f"{image.name}_{what}_{side}" for side in ("before", "after")]
-        made |= {
-            name: np.broadcast_to(np.rint(mean).astype(np.uint8), shape).copy()
-            for name, shape in zip(sides, shapes, strict=True)
-        }
+        made |= {name: np.broadcast_to(border, shape).copy() for name, shape in zip(sides, shapes, strict=True)}
         name = f"{image.name}_{what}"
         node = onnx.helper.make_node("Concat", [sides[0], bordered, sides[1]], [name], name=name, axis=axis)
         graph.node.insert(list(graph.node).index(transpose), node)
@@ -287,7 +274,7 @@ def quantize_weights(model: Any, placement: Placement | None = None) -> None:
             continue
         if tensor.name not in done:
             done[tensor.name] = f"{tensor.name}_float"
-            stored, scale = _rounded(values, axis)
+            stored, scale = round_weights(values, axis)
             names = [f"{tensor.name}_int8", f"{tensor.name}_scale"]
             graph.initializer.extend(map(onnx.numpy_helper.from_array, (stored, scale), names))
             made = onnx.helper.make_node(
@@ -299,14 +286,6 @@ def quantize_weights(model: Any, placement: Placement | None = None) -> None:
     for name in done:
         if name not in used:
             graph.initializer.remove(constants[name])
-
-
-def _rounded(values: npt.NDArray[np.float32], axis: int) -> tuple[npt.NDArray[np.int8], npt.NDArray[np.float32]]:
-    """The values in int8, -127..127, and one scale for each index along the axis."""
-    others = tuple(index for index in range(values.ndim) if index != axis)
-    largest = np.abs(values).max(others, keepdims=True)
-    scale = np.where(largest > 0, largest / 127, 1).astype(np.float32)
-    return np.clip(np.rint(values / scale), -127, 127).astype(np.int8), scale.reshape(-1)
 
 
 def _drop_zero_points(onnx: Any, model: Any) -> None:

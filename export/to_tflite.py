@@ -31,7 +31,7 @@ from xformer_export.op_rules import check_graph, check_transposes
 from xformer_export.placement import Placement
 from xformer_export.prepare import Converted, Network, Options, Prepared
 from xformer_export.program import conversion_errors, export_program
-from xformer_export.quantize_tflite import MARK, quantize, quantize_weights
+from xformer_export.quantize_tflite import MARKS, operator_code, quantize, quantize_weights
 from xformer_export.tflite_metadata import METADATA_NAME, OWN_METADATA_NAME, Description, attach_files, describe
 from xformer_export.tflite_metadata import check as check_metadata
 from xformer_mobile.artifact import INPUT_NAME
@@ -217,7 +217,7 @@ def _shape_model(model: Any, output_shapes: Mapping[str, tuple[int, ...]]) -> No
     """The changes that every model of ours has."""
     _name_interface(model, list(output_shapes))
     _shorten_names(model)
-    _read_bytes_by_dequantize(model)
+    _read_bytes(model)
 
 
 def _name_interface(model: Any, outputs: list[str]) -> None:
@@ -239,7 +239,7 @@ def _drop_marks(model: Any) -> None:
     """Take the marks of quantizing from the names."""
     (graph,) = model.subgraphs
     for tensor in graph.tensors:
-        tensor.name = re.sub(rf"(?:int8|float)\d+\{MARK}".encode(), b"", tensor.name)
+        tensor.name = re.sub(MARKS.encode(), b"", tensor.name)
 
 
 def _shorten_names(model: Any) -> None:
@@ -252,8 +252,8 @@ def _shorten_names(model: Any) -> None:
             tensor.name = re.sub(r"(^|;)/+", r"\1", name).strip(";").encode()
 
 
-def _read_bytes_by_dequantize(model: Any) -> None:
-    """Replace the CAST of the input by DEQUANTIZE of a tensor of scale 1 and zero point 0."""
+def _read_bytes(model: Any) -> None:
+    """Replace the CAST of the input by DEQUANTIZE of a tensor of scale 1 and zero point 0, or by QUANTIZE alone."""
     schema = require("ai_edge_litert.schema_py_generated", extra="tflite")
     (graph,) = model.subgraphs
     casts = [op for op in graph.operators if _code(model, op).builtinCode == schema.BuiltinOperator.CAST]
@@ -261,20 +261,21 @@ def _read_bytes_by_dequantize(model: Any) -> None:
         raise ConversionError(f"the tflite graph has {len(casts)} CAST; one is expected, of the input")
     (cast,) = casts
     graph.tensors[graph.inputs[0]].quantization = schema.QuantizationParametersT(scale=[1.0], zeroPoint=[0])
-    dequantize = schema.BuiltinOperator.DEQUANTIZE
-    known = [code.builtinCode for code in model.operatorCodes]
-    if dequantize in known:  # the quantizer leaves it at version 1
-        code = model.operatorCodes[known.index(dequantize)]
-        half = any(tensor.type == schema.TensorType.FLOAT16 for tensor in graph.tensors)
-        code.version = HALF_DEQUANTIZE_VERSION if half else INT8_DEQUANTIZE_VERSION
+    (reader,) = (op for op in graph.operators if cast.outputs[0] in op.inputs)
+    if _code(model, reader).builtinCode == schema.BuiltinOperator.QUANTIZE:
+        graph.operators.remove(cast)
+        reader.inputs = list(graph.inputs)
     else:
-        known.append(dequantize)
-        model.operatorCodes.append(
-            schema.OperatorCodeT(deprecatedBuiltinCode=dequantize, version=1, builtinCode=dequantize)
-        )
-    cast.opcodeIndex = known.index(dequantize)
-    cast.builtinOptionsType = schema.BuiltinOptions.DequantizeOptions
-    cast.builtinOptions = schema.DequantizeOptionsT()
+        cast.opcodeIndex = operator_code(model, schema.BuiltinOperator.DEQUANTIZE, version=1)
+        cast.builtinOptionsType = schema.BuiltinOptions.DequantizeOptions
+        cast.builtinOptions = schema.DequantizeOptionsT()
+    types = {tensor.type for tensor in graph.tensors}
+    for code in model.operatorCodes:
+        if code.builtinCode == schema.BuiltinOperator.DEQUANTIZE:  # the quantizer leaves it at version 1
+            if schema.TensorType.FLOAT16 in types:
+                code.version = HALF_DEQUANTIZE_VERSION
+            elif schema.TensorType.INT8 in types:
+                code.version = INT8_DEQUANTIZE_VERSION
 
 
 def _set_metadata(model: Any, description: Description) -> None:

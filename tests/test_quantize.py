@@ -12,6 +12,9 @@ import onnx
 import onnxruntime
 import pytest
 import torch
+from ai_edge_litert import schema_py_generated as schema
+from ai_edge_litert.interpreter import Interpreter
+from ai_edge_litert.tools import flatbuffer_utils
 
 from xformer_export import to_onnx, to_tflite
 from xformer_export.calibration import Calibration, snr_db
@@ -152,9 +155,10 @@ def test_a_detectors_predictions_are_float(format: str, tmp_path: Path) -> None:
     for values in outputs(detector, format, path, calibration)[0].values():
         assert len(np.unique(values)) > min(256, values.size // 2)  # int8 has 256 values
     found = read_certificate(format, path)
+    assert found.share("weights") > 0.95  # stored in int8, where they compute in float
     assert sum(island.kinds.get(SIGMOIDS[format], 0) for island in found.islands) == 3
     assert RECIPES["int8"].promise is not None
-    promise, small = RECIPES["int8"].promise.of("xformer_xxs"), path.stat().st_size
+    promise, small = RECIPES["int8"].promise.of("xformer_xxs", format), path.stat().st_size
     assert promise.misses(found, format, small, 4 * small) == []
 
 
@@ -189,11 +193,8 @@ def test_the_pictures_bytes_are_not_rounded(target: str, prepared: Prepared, opt
 
     stored, scales = (constants[name] for name in made_by[stem.input[1]].input[:2])
     weights = torch.from_numpy(stored * scales[:, None, None, None])
-    own = prepared.mobile.backbone.stem[0]
     image = golden_picture(0, SIZE)
-    centred = torch.from_numpy(image.copy()).permute(0, 3, 1, 2) - prepared.mobile.backbone.mean
-    with torch.inference_mode():
-        expected = torch.nn.functional.conv2d(centred, weights, own.bias, own.stride, own.padding).numpy()
+    expected = of_the_float_picture(prepared, image, weights)
 
     model.graph.output.append(onnx.helper.make_tensor_value_info(stem.output[0], onnx.TensorProto.FLOAT, None))
     session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
@@ -203,11 +204,64 @@ def test_the_pictures_bytes_are_not_rounded(target: str, prepared: Prepared, opt
     assert (np.abs(found - expected).max((0, 2, 3)) < border).all()
 
 
+@pytest.mark.parametrize(("height", "width"), [(64, 64), (64, 128)])
+def test_tflite_does_not_round_the_pictures_bytes_either(height: int, width: int, tmp_path: Path) -> None:
+    size, path = ImageSize(height, width), tmp_path / "model.tflite"
+    prepared = prepare(None, task="classify", variant="xformer_xxs", image_size=size)
+    options = Options("int8", calibration=Calibration.of(prepared.config, count=8))
+    to_tflite.convert(prepared, options, path)
+    model = flatbuffer_utils.read_model(str(path))
+    (graph,) = model.subgraphs
+    names = {code: name for name, code in vars(schema.BuiltinOperator).items() if isinstance(code, int)}
+    first = [names[model.operatorCodes[operator.opcodeIndex].builtinCode] for operator in graph.operators[:4]]
+    assert first == ["QUANTIZE", "CONCATENATION", "CONCATENATION", "CONV_2D"]
+    stem = graph.operators[3]
+    assert list(graph.operators[0].inputs) == list(graph.inputs)
+    for operator in graph.operators[:3]:
+        for index in {*operator.inputs, *operator.outputs} - {*graph.inputs}:
+            quantization = graph.tensors[index].quantization
+            assert (list(quantization.scale), list(quantization.zeroPoint)) == ([1.0], [-128])
+
+    kernel, made = (graph.tensors[index] for index in (stem.inputs[1], stem.outputs[0]))
+    stored = np.frombuffer(bytes(model.buffers[kernel.buffer].data), np.int8).reshape(kernel.shape)
+    weights = torch.from_numpy(stored * kernel.quantization.scale[:, None, None, None]).permute(0, 3, 1, 2)
+    image = golden_picture(0, size)
+    expected = of_the_float_picture(prepared, image, weights.to(torch.float32))
+
+    graph.outputs, graph.operators, model.signatureDefs = [stem.outputs[0]], graph.operators[:4], []
+    interpreter = Interpreter(model_content=bytes(flatbuffer_utils.convert_object_to_bytearray(model)))
+    interpreter.allocate_tensors()
+    interpreter.set_tensor(interpreter.get_input_details()[0]["index"], image)
+    interpreter.invoke()
+    found = interpreter.get_tensor(interpreter.get_output_details()[0]["index"]).astype(np.float32)
+    step = float(made.quantization.scale[0])
+    found = ((found - made.quantization.zeroPoint[0]) * step).transpose(0, 3, 1, 2)
+    covered = (found > found.min()) & (found < found.max())
+    assert covered.mean() > 0.9
+    off = np.where(covered, np.abs(found - expected), 0)
+    assert off[:, :, 1:, 1:].max() < 0.51 * step
+    border = np.abs(weights.numpy()).sum((1, 2, 3)) / 2
+    assert (off.max((0, 2, 3)) < border + 0.51 * step).all()
+
+
+def of_the_float_picture(prepared: Prepared, image: np.ndarray, weights: torch.Tensor) -> np.ndarray:
+    """What the first convolution makes of a picture, (1, H, W, 3), with these weights, (out, 3, 3, 3)."""
+    own = prepared.mobile.backbone.stem[0]
+    centred = torch.from_numpy(image.copy()).permute(0, 3, 1, 2) - prepared.mobile.backbone.mean
+    with torch.inference_mode():
+        return torch.nn.functional.conv2d(centred, weights, own.bias, own.stride, own.padding).numpy()
+
+
 def test_a_first_convolution_in_float_is_left_alone(prepared: Prepared, options: Options, tmp_path: Path) -> None:
-    path = tmp_path / "model.onnx"
-    to_onnx.convert(prepared, replace(options, precision="int8", keep_float=("backbone.stem",)), path)
-    ops = Counter(node.op_type for node in onnx.load(path).graph.node)
+    options = replace(options, precision="int8", keep_float=("backbone.stem",))
+    to_onnx.convert(prepared, options, tmp_path / "model.onnx")
+    ops = Counter(node.op_type for node in onnx.load(tmp_path / "model.onnx").graph.node)
     assert (ops["Cast"], ops["Sub"]) == (1, 1)
+    to_tflite.convert(prepared, options, tmp_path / "model.tflite")
+    model = flatbuffer_utils.read_model(str(tmp_path / "model.tflite"))
+    codes = [model.operatorCodes[operator.opcodeIndex].builtinCode for operator in model.subgraphs[0].operators[:4]]
+    kinds = schema.BuiltinOperator
+    assert codes == [kinds.DEQUANTIZE, kinds.SUB, kinds.PAD, kinds.CONV_2D]
 
 
 def test_onnx_weights_have_a_scale_for_each_channel(made: dict[tuple[str, str], Made]) -> None:
@@ -274,7 +328,9 @@ def test_a_small_graph_promises_less() -> None:
 
 
 def test_recipes_promise() -> None:
-    assert Promise(int8_macs=0.95).of("xformer_s").int8_macs == 0.95
-    assert Promise(int8_macs=0.95).of("xformer_xxs").int8_macs == 0.90
-    assert Promise().of("xformer_xxs") == Promise()
+    assert Promise(int8_macs=0.95).of("xformer_s", "onnx").int8_macs == 0.95
+    assert Promise(int8_macs=0.95).of("xformer_xxs", "onnx").int8_macs == 0.90
+    assert Promise(int8_weights=0.95).of("xformer_xxs", "tflite").int8_weights == 0.95
+    assert Promise(int8_weights=0.95).of("xformer_xxs", "executorch").int8_weights == 0.93
+    assert Promise().of("xformer_xxs", "executorch") == Promise()
     assert RECIPES["int8"].promise == Promise(0.95, 0.95, 0.30)
