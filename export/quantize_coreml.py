@@ -41,8 +41,8 @@ MINIMUM_IOS = {"int8-weights": 16, "int8": 17}
 MODE = "linear"
 """coremltools' name of ranges that need not be symmetric: half of what SiLU makes would be left unused."""
 
-WEIGHTED_OPS = {"conv": "weight", "linear": "weight", "matmul": "y"}
-"""What has weights, and which operand they are."""
+WEIGHTED_OPS = {"conv": "weight", "linear": "weight", "matmul": "y", "mul": "y"}
+"""What has weights, and which operand they are. Of a product, the kernel over the tokens in XFA."""
 
 LEAST_WEIGHTS = 1024
 """A constant with fewer values stays as it is, unless it is the weights of what computes in int8."""

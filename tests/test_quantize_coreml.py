@@ -24,8 +24,9 @@ from xformer_export.calibration import Calibration, snr_db
 from xformer_export.op_rules import ALLOWED_OPS, QUANTIZED_OPS, check_graph
 from xformer_export.placement import Placement
 from xformer_export.prepare import Converted, Options, Prepared, prepare
+from xformer_export.recipes import RECIPES
 from xformer_export.to_coreml import convert
-from xformer_mobile.bench.counts import count_artifact
+from xformer_mobile.bench.counts import count_artifact, read_certificate
 from xformer_mobile.errors import ConversionError, UsageError
 from xformer_mobile.mobile import MobileXFBlock
 from xformer_mobile.optional import import_coremltools
@@ -247,6 +248,20 @@ def test_zeros_and_ones_stay_exact(package: Package) -> None:
     exact = [weight for weight in kernels if np.isin(weight.val, (0, 1)).all()]
     assert len(exact) == 9 * 3  # two sums over heads and one over tokens in each block
     assert all(weight.op.op_type == "const" for weight in exact)
+
+
+def test_the_kernels_over_the_tokens_are_int8_too(tmp_path: Path) -> None:
+    """They grow with the picture: at 256x256, a tenth of the smallest variant's constants."""
+    prepared = prepare(None, task="classify", variant="xformer_xxs", image_size=ImageSize(256, 256))
+    path = tmp_path / "model.mlpackage"
+    convert(prepared, Options("int8-weights", 16), path)
+    products = [op for op in quantize_coreml._load(_open(path)).operations if op.op_type == "mul"]
+    stored = [op.y.op for op in products if op.y.op.op_type == "constexpr_affine_dequantize"]
+    assert len(stored) == 9 + 6  # in each block what weights the sum; and what averages, where the tokens are many
+    found = read_certificate("coreml", path)
+    promise = RECIPES["int8-weights"].promise
+    assert promise is not None
+    assert found.share("weights") >= promise.of("xformer_xxs", "coreml").int8_weights == 0.95
 
 
 def test_int8_is_small(make: Make, half: Path) -> None:
