@@ -1,6 +1,5 @@
-"""Parity: does an artifact compute what the reference model computes?
+"""The outputs of an engine against the reference model's: a comparison is true or false, and carries its numbers.
 
-Everything is run first and compared afterwards. A comparison is true or false, and carries its numbers.
 The tolerance belongs to the precision (:data:`TOLERANCES`).
 """
 
