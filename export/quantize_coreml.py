@@ -25,6 +25,7 @@ import numpy.typing as npt
 from torch import nn
 
 from xformer_export.calibration import Calibration, Choice, Outputs, Run, choose_ranges, collect
+from xformer_export.int8_weights import LEAST_WEIGHTS
 from xformer_export.placement import Placement
 from xformer_mobile.artifact import INPUT_NAME
 from xformer_mobile.errors import ConversionError
@@ -43,9 +44,6 @@ MODE = "linear"
 
 WEIGHTED_OPS = {"conv": "weight", "linear": "weight", "matmul": "y", "mul": "y"}
 """What has weights, and which operand they are. Of a product, the kernel over the tokens in XFA."""
-
-LEAST_WEIGHTS = 1024
-"""A constant with fewer values stays as it is, unless it is the weights of what computes in int8."""
 
 SAME_WEIGHTS: dict[str, Any] = {"rtol": 2e-3, "atol": 1e-7}
 """So far may weights in float16 be from those that were trained."""

@@ -24,6 +24,7 @@ from torch import fx
 from torch.export import ExportedProgram
 
 from xformer_export.calibration import Calibration, Choice, Outputs, Run, choose_ranges, collect
+from xformer_export.int8_weights import LEAST_WEIGHTS
 from xformer_export.placement import Placement
 from xformer_mobile.errors import ConversionError
 from xformer_mobile.optional import require
@@ -62,9 +63,6 @@ SIGMOID_RANGE: Range = (0.0, 255 / 256)
 
 LEAST_SCALE = 2.0**-24
 """Below any that a trained model has; XNNPACK refuses a convolution whose scales are too far apart."""
-
-LEAST_WEIGHTS = 1024
-"""A convolution with fewer stays float where only the weights are int8."""
 
 
 def quantize(
