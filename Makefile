@@ -53,10 +53,12 @@ demo: $(VENV)/ready
 	@$(BIN)/xformer-export --format coreml --output $(DEMO)/classify-coreml
 	@echo && echo "== int8"
 	@$(BIN)/xformer-export --format onnx,tflite --quantize int8 --calibration-pictures 64 --output $(DEMO)/classify-int8
+	@$(BIN)/xformer-verify $(DEMO)/classify-int8 --report $(DEMO)/report
 	@$(BIN)/xformer-eval $(DEMO)/classify-int8 --pictures 50
 	@echo
 	@echo "Bundles:      $(DEMO)/{classify,detect,segment}"
 	@echo "Pictures:     $(DEMO)/{classify,detect,segment}-results"
+	@echo "Report:       $(DEMO)/report/report.html"
 	@echo "Predictions:  $(DEMO)/{classify,detect,segment}.txt"
 	@echo "The sample weights know drawn scenes ($(DEMO)/scenes; truth.json says what is on them). On the photographs"
 	@echo "they show that the exported model is the reference model; what they name there means nothing."

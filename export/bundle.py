@@ -41,7 +41,7 @@ from xformer_mobile.data import Dataset
 from xformer_mobile.errors import ConversionError, OutputError, ParityError
 from xformer_mobile.files import exclusive_directory, output_errors, tree_sha256
 from xformer_mobile.optional import require
-from xformer_mobile.parity import Comparison, compare, run_all
+from xformer_mobile.parity import Comparison, compare, run_all, tolerance_of
 from xformer_mobile.postprocess import Postprocess
 from xformer_mobile.runners import open_runner_for_format
 from xformer_mobile.spec import ImageSize
@@ -356,7 +356,11 @@ def _verify(bundle: Bundle, format: str, cases: list[GoldenCase]) -> Comparison:
         found = run_all(runner, [case.image for case in cases])
         engine = runner.engine
     comparison = compare(
-        [case.outputs for case in cases], found, bundle.postprocess(), engine=engine, precision=bundle.precision
+        [case.outputs for case in cases],
+        found,
+        bundle.postprocess(),
+        engine=engine,
+        tolerance=tolerance_of(bundle.task, bundle.precision),
     )
     if not comparison:
         raise ParityError(f"{format} does not agree with the reference model: {'; '.join(comparison.misses())}")

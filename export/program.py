@@ -15,7 +15,7 @@ from torch.export import ExportedProgram
 
 from xformer_mobile.errors import ConversionError, XFormerError
 
-__all__ = ["Decompositions", "conversion_errors", "export_program", "locate", "replace_modules"]
+__all__ = ["Decompositions", "conversion_errors", "export_program", "locate", "module_path", "replace_modules"]
 
 PYTORCH = str(Path(torch.__file__).parent)
 
@@ -25,6 +25,8 @@ MAX_MESSAGE = 300
 NODE = r"(?:%|\b(?:node|op) )['\"`]?(\w+)"
 """How messages name a node of the graph: ``%add_3``, ``node add_3``, ``op 'add_3'``. Many nodes have names that are
 words of English too ("mean", "add"), so a bare word is none."""
+
+ROOT = "(the model itself)"
 
 KIND = r"\w+(?:\.\w+)+"
 
@@ -93,7 +95,7 @@ def locate(program: ExportedProgram, text: str) -> str:
         for name in re.findall(pattern, text):
             if name in known:
                 node = known[name]
-                return f" at {node.target}, module {_module_path(node)}{_source(node)}"
+                return f" at {node.target}, module {module_path(node) or ROOT}{_source(node)}"
     return ""
 
 
@@ -103,11 +105,11 @@ def _names_of_kind(node: Any) -> set[str]:
     return {full, full.rpartition(".")[0], f"torch.ops.{full}"}
 
 
-def _module_path(node: Any) -> str:
-    """The innermost module's path in the model, such as ``backbone.stages.1.1.blocks.0.attention``."""
+def module_path(node: Any) -> str:
+    """The innermost module that a node comes from, such as ``backbone.stages.1.1.blocks.0.attention``; empty: the root."""
     stack = node.meta.get("nn_module_stack") or {}
     paths = [path for path, _ in stack.values()]
-    return (paths[-1] if paths else "") or "(the model itself)"
+    return paths[-1] if paths else ""
 
 
 def _source(node: Any) -> str:

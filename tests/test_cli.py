@@ -217,12 +217,13 @@ def test_verify_golden_in_json(call: Call, make_bundle: MakeBundle) -> None:
     status, out, _ = call("verify", make_bundle("segment"), "--json")
     document = json.loads(out)
     assert (status, document["passed"]) == (0, True)
-    assert document["parity"]["onnx"]["outputs"]["logits"]["relative_max"] <= 1e-4
+    (artifact,) = document["artifacts"]
+    assert artifact["parity"]["outputs"]["logits"]["relative_max"] <= 1e-4
 
 
 def test_verify_of_one_format(call: Call, make_bundle: MakeBundle) -> None:
     status, out, _ = call("verify", make_bundle("classify"), "--format", "onnx", "--json")
-    assert (status, list(json.loads(out)["parity"])) == (0, ["onnx"])
+    assert (status, [artifact["format"] for artifact in json.loads(out)["artifacts"]]) == (0, ["onnx"])
     status, _, err = call("verify", make_bundle("classify"), "--format", "tflite")
     assert (status, err) == (2, "xformer-verify: error: unknown format 'tflite'; valid: onnx\n")
 
@@ -350,9 +351,11 @@ def test_other_commands_refuse_in_one_line(
         ("predict", ["{bundle}", "{photo}", "--threads", "0"], "0 is not in the range"),
         ("predict", ["{bundle}"], "Missing argument 'IMAGE...'"),
         ("verify", [], "Missing argument 'BUNDLE'"),
-        ("verify", ["{bundle}", "--checkpoint", "x"], "--checkpoint is used with --images"),
+        ("verify", ["{bundle}", "--images", "{photo}", "--scenes", "2"], "two sets of pictures; give one of them"),
+        ("verify", ["{bundle}", "--max-difference", "0.1"], "bounded by 0.0001 here; 0.1 would loosen it"),
+        ("verify", ["{bundle}", "--min-agreement", "0.9"], "bounded by 1 here; 0.9 would loosen it"),
     ],
-    ids=["engine", "threads", "no image", "no bundle", "checkpoint alone"],
+    ids=["engine", "threads", "no image", "no bundle", "two sets", "a looser difference", "a looser agreement"],
 )
 def test_wrong_usage_exits_with_2(
     command: str, arguments: list[str], message: str, call: Call, make_bundle: MakeBundle, photo: Path
@@ -406,8 +409,9 @@ def test_verify_compares_the_other_pictures_and_fails_in_the_end(
     status, out, err = call("verify", make_bundle("classify"), "--images", broken, "--images", photo, "--json")
     document = json.loads(out)
     assert (status, document["passed"]) == (1, False)
-    assert document["parity"]["onnx"]["images"] == 1
-    assert document["parity"]["onnx"]["passed"] is True
+    (artifact,) = document["artifacts"]
+    assert (artifact["parity"]["images"], artifact["passed"]) == (1, True)
+    assert document["pictures"]["names"] == [photo.name]
     assert len(err.splitlines()) == len(document["errors"]) == 1
 
 

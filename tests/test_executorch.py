@@ -27,7 +27,7 @@ from xformer_export.program import export_program
 from xformer_mobile.bench.counts import count_artifact
 from xformer_mobile.errors import BundleError, ImageError, MissingDependencyError, UnavailableError, UsageError
 from xformer_mobile.mobile import ChannelNorm, to_mobile
-from xformer_mobile.parity import Comparison, compare, run_all
+from xformer_mobile.parity import Comparison, compare, run_all, tolerance_of
 from xformer_mobile.patterns import golden_picture
 from xformer_mobile.postprocess import Postprocess
 from xformer_mobile.runners.executorch_runtime import ExecuTorchRunner
@@ -59,7 +59,7 @@ class Made:
         with self.runner() as runner:
             found = run_all(runner, images)
         rule = Postprocess.of(self.prepared.config)
-        return compare(expected, found, rule, engine="executorch", precision=precision)
+        return compare(expected, found, rule, engine="executorch", tolerance=tolerance_of(rule.task, precision))
 
 
 def _prepared(task: str) -> Prepared:

@@ -29,7 +29,7 @@ from xformer_mobile.errors import (
     UsageError,
 )
 from xformer_mobile.mobile import ChannelNorm
-from xformer_mobile.parity import compare, run_all
+from xformer_mobile.parity import TOLERANCES, compare, run_all
 from xformer_mobile.patterns import golden_picture
 from xformer_mobile.postprocess import Postprocess
 from xformer_mobile.runners import open_runner
@@ -237,7 +237,7 @@ def test_fp16_is_smaller_and_agrees(half: Path, graphs: dict[str, onnx.ModelProt
         expected = run_all(runner, images)
     with OnnxRuntimeRunner(half, SMALL, config.output_shapes(), threads=1) as runner:
         found = run_all(runner, images)
-    comparison = compare(expected, found, Postprocess.of(config), engine="onnxruntime", precision="fp16")
+    comparison = compare(expected, found, Postprocess.of(config), engine="onnxruntime", tolerance=TOLERANCES["fp16"])
     assert len(comparison.outputs) == 3
     assert all(30 < output.snr_db < 100 for output in comparison.outputs)
 

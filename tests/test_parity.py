@@ -7,7 +7,8 @@ import math
 import numpy as np
 import pytest
 
-from xformer_mobile.parity import compare
+from xformer_mobile.errors import UsageError
+from xformer_mobile.parity import TOLERANCES, Tolerance, compare, compare_outputs, tolerance_of
 from xformer_mobile.postprocess import Postprocess
 from xformer_mobile.spec import TASKS, ImageSize, ModelConfig
 
@@ -27,7 +28,9 @@ def _config(task: str) -> ModelConfig:
 
 
 def _compare(config: ModelConfig, reference: list[Outputs], found: list[Outputs], precision: str = "fp32"):
-    return compare(reference, found, Postprocess.of(config), engine="test", precision=precision)
+    return compare(
+        reference, found, Postprocess.of(config), engine="test", tolerance=tolerance_of(config.task, precision)
+    )
 
 
 @pytest.mark.parametrize("task", TASKS)
@@ -53,6 +56,7 @@ def test_figures_are_those_of_the_worst_picture() -> None:
     assert output.relative_max == 0.125  # 0.5 of a range of 4
     assert output.snr_db == pytest.approx(10 * math.log10(60 / 0.25))  # over both pictures
     assert output.worst_snr_db == pytest.approx(10 * math.log10(30 / 0.25))
+    assert output.cosine == pytest.approx(62 / math.sqrt(60 * 64.25))
     assert not comparison
     assert comparison.misses() == ["logits differs by 1.25e-01 of its range, 1e-04 is allowed"]
 
@@ -170,3 +174,96 @@ def test_pictures_must_be_the_same() -> None:
     outputs = _outputs(_config("classify"))
     with pytest.raises(ValueError, match="2 pictures to compare with 3"):
         _compare(_config("classify"), outputs, outputs[:2])
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "cosine"),
+    [([1, 2], [2, 4], 1.0), ([1, 0], [0, 1], 0.0), ([1, 2], [-1, -2], -1.0), ([0, 0], [0, 0], 1.0)],
+    ids=["a factor", "orthogonal", "the other sign", "both zero"],
+)
+def test_cosine(first: list[float], second: list[float], cosine: float) -> None:
+    outputs = compare_outputs([{"logits": np.float32([first])}], [{"logits": np.float32([second])}])
+    assert outputs[0].cosine == pytest.approx(cosine)
+
+
+def test_cosine_of_nothing_and_something_is_no_number() -> None:
+    (output,) = compare_outputs([{"logits": np.float32([[0, 0]])}], [{"logits": np.float32([[0, 1]])}])
+    assert output.as_json()["cosine"] is None
+
+
+def test_what_else_a_user_would_notice() -> None:
+    logits = {"logits": np.float32([[9, 8, 7, 6, 5, 4, 3]])}
+    other = {"logits": np.float32([[9, 8, 7, 6, 1, 4, 5]])}
+    classify = ModelConfig.create("classify", "xformer_xxs", num_classes=7, image_size=ImageSize(64, 64))
+    assert _compare(classify, [logits], [other], "int8").agreement.figures == {"top-5 in common": 0.8}
+
+    segment = _config("segment")
+    reference = np.zeros((1, 5, 16, 32), np.float32)
+    reference[:, 1] = 1
+    found = reference.copy()
+    found[0, 2, :4] = 2  # a quarter of the rows
+    figures = _compare(segment, [{"logits": reference}], [{"logits": found}], "int8").agreement.figures
+    assert figures == {"mean IoU of the class maps": (0.75 + 0) / 2}
+
+    detect = _config("detect")
+    maps = {name: np.full(shape, -9.0, np.float32) for name, shape in detect.output_shapes().items()}
+    maps["stride8"][0, [4, 5], 3, 5] = 9.0
+    maps["stride8"][0, :4, 3, 5] = 0.0
+    moved = {name: values.copy() for name, values in maps.items()}
+    moved["stride8"][0, 2, 3, 5] = math.log(0.95)  # narrower by 5 %
+    moved["stride8"][0, 4, 3, 5] = 2.0
+    figures = _compare(detect, [maps], [moved], "int8").agreement.figures
+    assert figures["mean IoU of matched boxes"] == pytest.approx(0.95, abs=1e-3)
+    assert figures["least IoU of matched boxes"] == pytest.approx(0.95, abs=1e-3)
+    expected = _sigmoid(9) * (_sigmoid(9) - _sigmoid(2))
+    assert figures["largest difference of their scores"] == pytest.approx(expected, abs=1e-4)
+
+
+def _sigmoid(x: float) -> float:
+    return 1 / (1 + math.exp(-x))
+
+
+@pytest.mark.parametrize(
+    ("precision", "bounds", "expected"),
+    [
+        ("fp32", {"max_difference": 1e-6}, Tolerance(relative_max=1e-6, agreement=1.0)),
+        ("int8", {"min_snr_db": 25.0}, Tolerance(snr_db=25.0)),
+        ("int8", {"max_difference": 0.2, "min_agreement": 0.9}, Tolerance(0.2, 3.0, 0.9)),
+        ("fp16", {}, TOLERANCES["fp16"]),
+    ],
+    ids=["difference", "SNR", "what was not bounded", "nothing"],
+)
+def test_a_tolerance_can_be_tightened(precision: str, bounds: dict[str, float], expected: Tolerance) -> None:
+    assert TOLERANCES[precision].tightened(**bounds) == expected
+
+
+@pytest.mark.parametrize(
+    ("bounds", "message"),
+    [
+        ({"max_difference": 1e-3}, "the largest difference is bounded by 0.0001 here; 0.001 would loosen it"),
+        ({"min_agreement": 0.9}, "the agreement is bounded by 1 here; 0.9 would loosen it"),
+        ({"max_difference": math.nan}, "nan would loosen it"),
+    ],
+    ids=["difference", "agreement", "no number"],
+)
+def test_a_tolerance_is_never_loosened(bounds: dict[str, float], message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        TOLERANCES["fp32"].tightened(**bounds)
+
+
+@pytest.mark.parametrize(
+    ("tolerance", "text"),
+    [
+        (TOLERANCES["fp32"], "difference <= 1e-04, agreement >= 100 %"),
+        (TOLERANCES["fp16"], "SNR >= 40 dB, agreement >= 99.5 %"),
+        (TOLERANCES["int8"], "SNR >= 3 dB"),
+    ],
+    ids=["fp32", "fp16", "int8"],
+)
+def test_a_tolerance_in_words(tolerance: Tolerance, text: str) -> None:
+    assert tolerance.text == text
+
+
+def test_an_unknown_precision_is_named() -> None:
+    with pytest.raises(UsageError, match="unknown precision 'int4'.*valid: fp32, fp16"):
+        tolerance_of("classify", "int4")

@@ -27,7 +27,7 @@ from xformer_export.op_rules import ALLOWED_OPS, MAX_RANK, TRANSPOSES, check_gra
 from xformer_export.prepare import Converted, Options, Prepared, metadata_of, prepare
 from xformer_mobile.bench.counts import count_artifact
 from xformer_mobile.errors import BundleError, ConversionError, ImageError, MissingDependencyError
-from xformer_mobile.parity import compare
+from xformer_mobile.parity import compare, tolerance_of
 from xformer_mobile.patterns import golden_picture
 from xformer_mobile.postprocess import Postprocess
 from xformer_mobile.runners.litert import LiteRTRunner
@@ -246,7 +246,7 @@ def test_parity_with_the_reference(task: str, precision: str, made: dict[tuple[s
         expected = [reference.run(picture) for picture in pictures]
         found = [runner.run(picture) for picture in pictures]
     rule = Postprocess.of(one.prepared.config)
-    comparison = compare(expected, found, rule, engine="litert", precision=precision)
+    comparison = compare(expected, found, rule, engine="litert", tolerance=tolerance_of(rule.task, precision))
     if precision == "fp32":
         assert comparison.relative_max <= 1e-4
     else:

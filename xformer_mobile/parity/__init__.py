@@ -1,4 +1,4 @@
-"""Parity: does an artifact compute what the reference model computes?
+"""Parity: does an artifact compute what the reference model computes, and do two readers of it agree?
 
 Everything is run first and compared afterwards.
 """
@@ -12,7 +12,21 @@ from xformer_mobile.parity.compare import (
     OutputComparison,
     Tolerance,
     compare,
+    compare_outputs,
+    finite,
     run_all,
+    tolerance_of,
 )
 
-__all__ = ["TOLERANCES", "Agreement", "Comparison", "OutputComparison", "Tolerance", "compare", "run_all"]
+__all__ = [
+    "TOLERANCES",
+    "Agreement",
+    "Comparison",
+    "OutputComparison",
+    "Tolerance",
+    "compare",
+    "compare_outputs",
+    "finite",
+    "run_all",
+    "tolerance_of",
+]

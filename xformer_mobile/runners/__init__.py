@@ -1,4 +1,8 @@
-"""Engines: each runs one format of a bundle behind the contract of :mod:`xformer_mobile.runners.base`."""
+"""Engines: each runs one format of a bundle behind the contract of :mod:`xformer_mobile.runners.base`.
+
+Beside them, second readers: where there is one, an implementation of the same format that shares no code with the
+engine, so that a file which both read alike means what it is taken to mean. They are slow, and for checks only.
+"""
 
 from __future__ import annotations
 
@@ -16,13 +20,18 @@ from xformer_mobile.spec import ImageSize, lookup
 
 __all__ = [
     "ENGINES",
+    "NO_SECOND_READER",
+    "SECOND_READERS",
     "Engine",
     "LooseArtifact",
+    "NoReader",
     "Outputs",
     "Runner",
+    "SecondReader",
     "open_loose",
     "open_runner",
     "open_runner_for_format",
+    "open_second_reader",
 ]
 
 
@@ -63,6 +72,62 @@ ENGINES = {
     )
 }
 """Of the engines for one format, the first is the default."""
+
+
+@dataclass(frozen=True)
+class SecondReader:
+    """A second reader, the format that it reads, and where its runner is: a module here, imported when it is used.
+
+    ``package`` is what has to be installed for it, and ``extra`` of ours brings it. ``systems`` are those on which it
+    is another implementation than the format's first engine, empty for all.
+    """
+
+    name: str
+    format: str
+    module: str
+    runner: str
+    package: str
+    extra: str
+    systems: tuple[str, ...] = ()
+
+    @property
+    def is_second(self) -> bool:
+        """Whether on this system it is another implementation than the format's first engine."""
+        return not self.systems or platform.system() in self.systems
+
+    @property
+    def is_installed(self) -> bool:
+        """Whether its package is there. It may still lack what the reader needs, which opening it says."""
+        return importlib.util.find_spec(self.package) is not None
+
+
+SECOND_READERS = {
+    reader.format: reader
+    for reader in (
+        SecondReader("onnx-reference", "onnx", "onnx_reference", "OnnxReferenceRunner", "onnx", "onnx"),
+        SecondReader(
+            "tensorflow-lite", "tflite", "tensorflow_lite", "TensorFlowLiteRunner", "tensorflow", "tensorflow"
+        ),
+        SecondReader(
+            "coreml-evaluator", "coreml", "core_ml", "CoreMLEvaluatorRunner", "coremltools", "coreml", ("Darwin",)
+        ),
+    )
+}
+"""By format."""
+
+NO_SECOND_READER = {
+    "coreml": "Core ML's framework is on macOS only; the evaluator read it",
+    "ort": "only ONNX Runtime reads .ort files",
+    "executorch": "only ExecuTorch's own runtime reads .pte files",
+}
+"""By format: why there is none, or none on a system that its :class:`SecondReader` does not name."""
+
+
+@dataclass(frozen=True)
+class NoReader:
+    """That there is no second reader, and the reason in one sentence."""
+
+    reason: str
 
 
 @dataclass(frozen=True)
@@ -108,6 +173,24 @@ def open_runner_for_format(bundle: Bundle, format: str, *, threads: int | None =
         if format in row.formats:
             return _runner(bundle, row, format, threads)
     raise UnavailableError(f"no engine of this version runs {format}")
+
+
+def open_second_reader(bundle: Bundle, format: str, *, threads: int | None = 1) -> Runner | NoReader:
+    """The second reader of one of a bundle's artifacts, not opened yet, or why there is none.
+
+    Raises:
+        UsageError: the bundle has no such format.
+        BundleError: the artifact is missing or not the manifest's.
+    """
+    path = bundle.artifact(format).path
+    row = SECOND_READERS.get(format)
+    if row is None or not row.is_second:
+        return NoReader(NO_SECOND_READER[format])
+    if not row.is_installed:
+        return NoReader(f"{row.package} is not installed; type: pip install 'xformer-mobile[{row.extra}]'")
+    factory = getattr(importlib.import_module(f"{__name__}.{row.module}"), row.runner)
+    runner: Runner = factory(path, bundle.image_size, bundle.output_shapes, threads)
+    return runner
 
 
 def open_loose(artifact: LooseArtifact, engine: str, *, threads: int | None = None) -> Runner:

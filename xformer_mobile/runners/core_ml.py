@@ -18,7 +18,7 @@ from xformer_mobile.preprocess import ByteImage
 from xformer_mobile.runners.base import FileRunner, Outputs
 from xformer_mobile.runners.mil import MilProgram
 
-__all__ = ["CoreMLRunner"]
+__all__ = ["CoreMLEvaluatorRunner", "CoreMLRunner"]
 
 
 class CoreMLRunner(FileRunner):
@@ -48,6 +48,15 @@ class CoreMLRunner(FileRunner):
         assert self._model is not None  # opened
         found = self._model.predict(image)
         return {name: np.asarray(found[name], dtype=np.float32) for name in self.output_shapes if name in found}
+
+
+class CoreMLEvaluatorRunner(CoreMLRunner):
+    """Runs a .mlpackage by the evaluator on any system: on macOS, beside Apple's framework, a second reader of it."""
+
+    engine = "coreml-evaluator"
+
+    def open(self) -> None:
+        self._model = _EvaluatedModel(self.path, self.threads)
 
 
 class _Model(Protocol):

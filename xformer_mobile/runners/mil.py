@@ -41,7 +41,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-__all__ = ["OPS", "MilInput", "MilOutput", "MilProgram", "Precision", "evaluate"]
+__all__ = ["OPS", "MilInput", "MilOp", "MilOutput", "MilProgram", "Precision", "evaluate"]
 
 Precision = Literal["stored", "fp32"]
 
@@ -110,6 +110,22 @@ class MilOutput:
     dtype: str
 
 
+@dataclass(frozen=True)
+class MilOp:
+    """An op that is computed in each run. What is known beforehand is not among its inputs.
+
+    ``name`` is the program's own name of the op and ``kind`` MIL's name of what it does. ``inputs`` and ``outputs``
+    are names of values; ``settings`` are the op's parameters that are one constant number or one constant word, by
+    MIL's names.
+    """
+
+    name: str
+    kind: str
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+    settings: Mapping[str, float | str]
+
+
 class MilProgram:
     """A Core ML program, ready to run many times. Make one with :meth:`load`.
 
@@ -117,6 +133,7 @@ class MilProgram:
         inputs: the inputs, in the model's order.
         outputs: the outputs, in the model's order.
         ops: how often each op occurs, constants left out.
+        computed: the ops that are computed in each run, in order.
         opset: the program's opset, such as "CoreML6".
         deployment_target: the oldest system that runs it, such as "iOS16".
         precision: "stored" or "fp32".
@@ -214,6 +231,7 @@ class MilProgram:
 
         self._slots = {name: add(variable) for name, variable in function.inputs.items()}
         self._steps: list[_Step] = []
+        computed: list[MilOp] = []
         for operation in function.operations:
             if operation.op_type == CONSTANT:
                 add(operation.outputs[0], _constant(operation.outputs[0]))
@@ -226,8 +244,10 @@ class MilProgram:
                     step.run(self._constants)
             else:
                 self._steps.append(step)
+                computed.append(self._describe_op(operation, slots))
                 for output, slot in zip(operation.outputs, step.outputs, strict=True):
                     self._slots[output.name] = slot
+        self.computed = tuple(computed)
         self._results = {variable.name: slots[variable] for variable in function.outputs}
         self._free_early()
         made = {variable.name: variable for variable in function.outputs}
@@ -253,6 +273,22 @@ class MilProgram:
             step.dead = tuple(slot for slot in used - needed if self._constants[slot] is None)
             needed |= used
         self._constants = [value if slot in needed else None for slot, value in enumerate(self._constants)]
+
+    def _describe_op(self, operation: Any, slots: Mapping[Any, int]) -> MilOp:
+        """An op as its user sees it, before the constants that none reads are dropped."""
+        inputs: dict[str, None] = {}
+        settings: dict[str, float | str] = {}
+        for parameter, given in operation.inputs.items():
+            for variable in given if isinstance(given, (list, tuple)) else (given,):
+                value = None if variable is None else self._constants[slots[variable]]
+                if variable is not None and value is None:
+                    inputs[variable.name] = None
+                elif isinstance(value, str):
+                    settings[parameter] = value
+                elif isinstance(value, Tensor) and value.dim() == 0:
+                    settings[parameter] = float(value)
+        outputs = tuple(output.name for output in operation.outputs)
+        return MilOp(operation.name, operation.op_type, tuple(inputs), outputs, settings)
 
     def _describe_output(self, feature: Any, variable: Any) -> MilOutput:
         kind = _kind(variable)
