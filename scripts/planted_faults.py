@@ -487,9 +487,9 @@ def _tflite_normalize_twice(path: Path, case: Case) -> None:
         mean = file.constant("planted_mean", MEAN.reshape(1, 1, 1, 3))
         inverse = file.constant("planted_inverse_std", (1 / STD).reshape(1, 1, 1, 3))
         float32 = {"type": file.schema.TensorType.FLOAT32, "quantization": None}
-        made = [file.tensor(picture, f"planted_{number}", None, **float32) for number in range(3)]
+        made = [file.tensor(picture, f"backbone;planted_{number}", None, **float32) for number in range(3)]
         if case.precision == "int8":  # there are bytes up to the first convolution
-            again = file.tensor(picture, "planted_bytes")
+            again = file.tensor(picture, "backbone;planted_bytes")
             chain = [
                 file.operator("DEQUANTIZE", [image], made[0]),
                 file.operator("SUB", [made[0], mean], made[1]),
@@ -810,6 +810,8 @@ def _find_floats(content: bytes | bytearray, wanted: npt.NDArray[np.float32]) ->
 NUMERIC = ("differs by", "signal-to-noise", "agreement", " dB ")
 """Words of the sentences that say that the outputs are too far from the reference's."""
 
+EXCHANGED = "an artifact of another checkpoint"
+
 FAULTS = (
     Fault(
         "one weight tensor scaled by 1.05",
@@ -873,7 +875,7 @@ FAULTS = (
         in_manifest=True,
     ),
     Fault(
-        "an artifact of another checkpoint",
+        EXCHANGED,
         dict.fromkeys(("onnx", "coreml", "tflite", "executorch"), _exchange),
         layers=(STEM,),
         says=("weights", "checkpoint", *NUMERIC),

@@ -58,6 +58,13 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Made:
     return Made(prepared, to_channels_last(prepared.mobile), files)
 
 
+@pytest.fixture(scope="module")
+def detector_paths() -> dict[str, str]:
+    """The paths of a detector's modules by what the converter calls them."""
+    prepared = prepare(None, task="detect", variant="xformer_xxs", image_size=SIZE)
+    return _paths_by_key(to_channels_last(prepared.mobile))
+
+
 every_precision = pytest.mark.parametrize("precision", PRECISIONS)
 
 
@@ -119,11 +126,9 @@ def test_every_op_s_scope_is_a_module_that_is_called(precision: str, made: Made)
         ("", ""),
     ],
 )
-def test_names_lead_to_modules(name: str, path: str) -> None:
-    """What may be any of several modules of a detector is the one's that has them all."""
-    prepared = prepare(None, task="detect", variant="xformer_xxs", image_size=SIZE)
-    paths = _paths_by_key(to_channels_last(prepared.mobile))
-    assert _resolve(name, paths) == path
+def test_names_lead_to_modules(name: str, path: str, detector_paths: dict[str, str]) -> None:
+    """What may be any of several modules is the one's that has them all."""
+    assert _resolve(name, detector_paths) == path
 
 
 # ---- values ------------------------------------------------------------------------------------------------

@@ -28,7 +28,7 @@ class OnnxLayers:
     stands between DequantizeLinear and QuantizeLinear is computed in float32, as the file says. It runs on one thread.
 
     Raises:
-        BundleError: ONNX or ONNX Runtime refuses the file.
+        BundleError: ONNX refuses the file, or it is no model of ours.
         MissingDependencyError: onnx or onnxruntime is not installed.
     """
 
@@ -41,6 +41,8 @@ class OnnxLayers:
             raise BundleError(f"ONNX refuses {path}: {str(error).splitlines()[0][:200]}") from error
         constants = {tensor.name: onnx.numpy_helper.to_array(tensor) for tensor in self._model.graph.initializer}
         self.graph = _read(self._model.graph, constants)
+        if len(self.graph.inputs) != 1:
+            raise BundleError(f"{path} takes {len(self.graph.inputs)} inputs; a model of ours takes the picture")
         self._zeros = _zeros(self._model.graph, constants)
         self._session: Any = None
         self._opened: tuple[str, ...] = ()

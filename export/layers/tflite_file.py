@@ -23,8 +23,8 @@ __all__ = ["TFLiteLayers"]
 CHANGES_OF_TYPE = ("QUANTIZE", "DEQUANTIZE")
 """What ai-edge-quantizer puts between two ops; it names what they make after what they read."""
 
-INTEGERS = {"INT8": np.int8, "UINT8": np.uint8, "INT16": np.int16}
-"""The types whose values stand on a grid, by TFLite's name."""
+INTEGERS = {"INT8": (-128, 127), "UINT8": (0, 255), "INT16": (-32768, 32767)}
+"""The least and the largest of the integers that stand for a tensor's values, by TFLite's name of their type."""
 
 NEVER_CALLED = (nn.ModuleList, nn.ModuleDict)
 """Modules that hold others and compute nothing: the converter's names lack them."""
@@ -33,10 +33,10 @@ NEVER_CALLED = (nn.ModuleList, nn.ModuleDict)
 class TFLiteLayers:
     """The layers of a .tflite file of any precision, and of the form of the model that it was made from.
 
-    A tensor that is asked for is made an output of the graph, so that XNNPACK, which keeps no other, returns it. LiteRT's
-    plain kernels, which keep all tensors, are not what runs on a phone, and not as exact: in int8 their MEAN is off by
-    up to a step. It runs on one thread. What is computed from constants alone, as float16 weights are, is a constant
-    here.
+    A tensor that is asked for is made an output of the graph, so that XNNPACK, which keeps no other, returns it.
+    LiteRT's plain kernels, which can keep all tensors, are not what a phone runs, and not as exact: in int8 their MEAN
+    is off by up to a step. What is computed from constants alone, as float16 weights are, is a constant here. It runs
+    on one thread.
 
     Args:
         path: a .tflite file whose tensors bear the names that :mod:`xformer_export.to_tflite` gives them.
@@ -139,9 +139,9 @@ def _read(model: Any, schema: Any, paths: Mapping[str, str]) -> tuple[Graph, dic
     for index, name in names.items():
         grid, type_name = graph.tensors[index].quantization, types[graph.tensors[index].type]
         if type_name in INTEGERS and grid is not None and grid.scale is not None and len(grid.scale) == 1:
-            step, zero, limits = float(grid.scale[0]), int(grid.zeroPoint[0]), np.iinfo(INTEGERS[type_name])
+            step, zero, (lowest, highest) = float(grid.scale[0]), int(grid.zeroPoint[0]), INTEGERS[type_name]
             steps[name], zeros[name] = step, zero
-            ranges[name] = (limits.min - zero) * step, (limits.max - zero) * step
+            ranges[name] = (lowest - zero) * step, (highest - zero) * step
 
     operators: list[Operator] = []
     for kind, read, made in kept:
@@ -150,8 +150,8 @@ def _read(model: Any, schema: Any, paths: Mapping[str, str]) -> tuple[Graph, dic
         operators.append(Operator(scope, kind, inputs, outputs))
         if kind == "DEQUANTIZE" and inputs[0] in zeros:
             steps[outputs[0]], ranges[outputs[0]] = steps[inputs[0]], ranges[inputs[0]]
-    borders = (tuple(names[int(index)] for index in indices) for indices in (graph.inputs, graph.outputs))
-    found = Graph(_adopt(operators), *borders, steps, ranges)
+    starts, ends = (tuple(names[int(index)] for index in indices) for indices in (graph.inputs, graph.outputs))
+    found = Graph(_adopt(operators), starts, ends, steps, ranges)
     return found, {name: index for index, name in names.items()}, zeros
 
 

@@ -399,7 +399,7 @@ RULES: tuple[Rule, ...] = (
             "leaves",
             _outside(listed),
             f"{listed.owner} does not list it ({listed.version}): it would run on the CPU's kernels instead",
-            "replace it by listed ops, or take another provider for this model",
+            "replace it by listed ops, or leave this part to the CPU",
             listed.source,
         )
         for listed in LISTS

@@ -20,7 +20,7 @@ READER_TOLERANCES = {
     "fp32": Tolerance(relative_max=1e-4),
     "fp16": Tolerance(snr_db=40.0),
     "int8-weights": Tolerance(relative_max=1e-4),
-    "int8": Tolerance(snr_db=15.0),
+    "int8": Tolerance(snr_db=3.0),
 }
 
 

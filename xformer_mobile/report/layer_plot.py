@@ -16,8 +16,8 @@ WIDTH, HEIGHT = 960, 310
 LEFT, RIGHT, TOP, BOTTOM = 46, 14, 26, 44
 """Of the picture and its margins, in its own units: about a pixel."""
 
-LOWEST_DB = -20.0
-"""What is below is drawn there."""
+LOWEST_DB, HIGHEST_DB = -20.0, 200.0
+"""What is beyond is drawn there. In float32 even equal arithmetic in another order stays below 200 dB."""
 
 MOST_GROUPS = 9
 """Names below the plot: more would not fit."""
@@ -36,7 +36,7 @@ def layer_plot(layers: Mapping[str, Any]) -> ET.Element:
     if limit is not None:
         known.append(limit)
     low = max(LOWEST_DB, math.floor(min([0.0, *known]) / 10) * 10)
-    high = math.ceil((max([20.0, *known]) + 1) / 10) * 10
+    high = math.ceil((min(HIGHEST_DB, max([20.0, *known])) + 1) / 10) * 10
     failed = sum(not row["passed"] for row in rows)
     plot = element(
         "svg",

@@ -163,7 +163,7 @@ def _fitted(result: Result, size: tuple[int, int], source: tuple[int, int]) -> R
 
 def _jpeg(image: Image.Image) -> bytes:
     file = io.BytesIO()
-    image.save(file, "JPEG", quality=JPEG_QUALITY, subsampling=0, optimize=True)
+    image.save(file, "JPEG", quality=JPEG_QUALITY, subsampling=0)
     return file.getvalue()
 
 

@@ -45,9 +45,7 @@ class OnnxReferenceRunner(FileRunner):
             try:
                 values = self._evaluator.run(None, {name: image})
             except Exception as error:  # whatever numpy raises for an operator whose inputs do not fit
-                raise BundleError(
-                    f"ONNX's reference evaluator can't run {self.path}: {_first_line(error)}"
-                ) from error
+                raise BundleError(f"ONNX's reference evaluator can't run {self.path}: {_first_line(error)}") from error
         return dict(zip(self._evaluator.output_names, values, strict=True))
 
 
