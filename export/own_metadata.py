@@ -304,7 +304,10 @@ TFLITE_WORDS = ("model name in TFLite's metadata", "task in TFLite's metadata", 
 def _read_tflite(path: Path) -> tuple[Entries, Statement]:
     schema = require("ai_edge_litert.schema_py_generated", extra="tflite")
     metadata = require("xformer_export.tflite_metadata", extra="tflite")
-    content = path.read_bytes()
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise BundleError(f"can't read {path}: {error.strerror or error}") from error
     types = {value: name.lower() for name, value in vars(schema.TensorType).items() if not name.startswith("_")}
     try:
         model = schema.ModelT.InitFromObj(schema.Model.GetRootAs(content, 0))

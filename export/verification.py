@@ -308,7 +308,6 @@ def _look_inside(bundle: Bundle, one: _Found, prepared: Prepared | None, reason:
             one.artifact.path,
             precision=bundle.precision,
             pictures=pictures.images[:LAYER_PICTURES],
-            requires=one.artifact.requires,
         )
     except (UnavailableError, MissingDependencyError) as error:
         one.layers = _not_looked(str(error))

@@ -384,6 +384,14 @@ def test_a_missed_check_of_which_no_sentence_speaks_has_one(key: str) -> None:
         assert check.reasons[0].startswith("body.1.1 is the first layer that fails: own SNR 8.3 dB")
 
 
+def test_an_agreement_that_nothing_is_demanded_of_is_not_called_passed() -> None:
+    loose = artifact()
+    loose["parity"]["agreement"]["share"] = 0.3333
+    (check,) = [check for check in checks_of(loose) if check.key == "agreement"]
+    assert (check.status, check.figure) == ("skipped", "33.33 %")
+    assert "33.33 %" in Page(page_bytes(of(loose))).words
+
+
 def test_what_was_not_checked_has_its_reason() -> None:
     bare, without_torch = (checks_of(one) for one in minimal()["artifacts"])
     reasons = {check.title: check.reasons[0] for check in bare if check.status == "skipped"}
@@ -393,7 +401,7 @@ def test_what_was_not_checked_has_its_reason() -> None:
         "layers": "torch is not installed",
         "second reader": "there is no other reader",
     }
-    assert sum(check.status == "skipped" for check in without_torch) == 3
+    assert sum(check.status == "skipped" for check in without_torch if check.key != "agreement") == 3
     truncated = checks_of(broken_file()["artifacts"][1])
     assert [check.status for check in truncated] == ["error", *["skipped"] * 6]
 

@@ -7,9 +7,8 @@ by :class:`~xformer_export.layers.onnx_file.OnnxLayers`, :class:`~xformer_export
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
 from torch import nn
 
@@ -70,7 +69,6 @@ def look_inside(
     *,
     precision: str,
     pictures: Sequence[ByteImage],
-    requires: Mapping[str, Any] = {},
 ) -> LayerReport:
     """Compare every layer of a written artifact with the module that it was made from.
 

@@ -207,7 +207,8 @@ class _Links:
         return made if [one.kind for one in made if _number(one, "scale")] == [DEQUANTIZE, DEQUANTIZE] else []
 
     def feeds_sum(self, name: str) -> bool:
-        return any(one.kind in SUMS for one in self.readers.get(name, []))
+        """Whether such a sum reads a tensor."""
+        return any(self.operands(one) for one in self.readers.get(name, []))
 
 
 def _units(operations: Sequence[MilOp], links: _Links) -> dict[str, float]:
@@ -215,33 +216,40 @@ def _units(operations: Sequence[MilOp], links: _Links) -> dict[str, float]:
 
     coremltools divides the scales around such a sum by that of one operand, which becomes 1 (its pass
     ``distributive_quantized_binary_op_scale_normalization``). By how much, each operand's quantize and the result's
-    dequantize tell, which keep the unit. So do other ops that dequantize the same integers. They are asked for their
-    median: one wrong scale does not make all the others look wrong.
+    dequantize tell. So do other ops that dequantize the same integers. They are asked for their median, so that one
+    wrong scale does not make the others look wrong; and twice, as an op next to two sums tells of one what is known
+    of the other.
     """
+    sums = [(total, operands) for total in operations if (operands := links.operands(total))]
     units: dict[str, float] = {}
-    for total in operations:
-        told = []
-        for operand in links.operands(total):
-            (integers,) = operand.inputs
-            scale = _number(operand, "scale")
-            maker = links.makers.get(integers)
-            if maker is not None and maker.kind == QUANTIZE:
-                told.append(_number(maker, "scale") * units.get(maker.inputs[0], 1.0) / scale)
-            told += [_number(one, "scale") / scale for one in _unchanged(links, integers)]
-        if not told:
-            continue
-        (result,) = links.readers[total.outputs[0]]
-        if scale := _number(result, "scale"):
-            told += [_number(one, "scale") / scale for one in _unchanged(links, result.outputs[0])]
-        unit = statistics.median_low(told)
-        if abs(unit - 1) > SAME_UNIT:
-            units |= dict.fromkeys((*total.inputs, *total.outputs), unit)
-    return units
+    for again in (False, True):
+        for total, operands in sums:
+            told = []
+            for operand in operands:
+                steps = _told_steps(links, units, operand.inputs[0], operand, again)
+                maker = links.makers.get(operand.inputs[0])
+                if maker is not None and maker.kind == QUANTIZE:
+                    steps.append(_number(maker, "scale") * units.get(maker.inputs[0], 1.0))
+                told += [step / _number(operand, "scale") for step in steps]
+            (result,) = links.readers[total.outputs[0]]
+            if scale := _number(result, "scale"):
+                told += [step / scale for step in _told_steps(links, units, result.outputs[0], None, again)]
+            unit = statistics.median_low(told) if told else 1.0
+            names = (*total.inputs, *total.outputs)
+            units |= dict.fromkeys(names, unit if abs(unit - 1) > SAME_UNIT else 1.0)
+    return {name: unit for name, unit in units.items() if unit != 1}
 
 
-def _unchanged(links: _Links, integers: str) -> list[MilOp]:
-    """The ops that dequantize a tensor for others than sums, and so in the form's unit."""
-    return [one for one in links.dequantized(integers) if not links.feeds_sum(one.outputs[0])]
+def _told_steps(
+    links: _Links, units: Mapping[str, float], integers: str, operand: MilOp | None, again: bool
+) -> list[float]:
+    """The steps, in the form's unit, by the ops that dequantize a tensor: but for ``operand``, and the first time only
+    by those that no other sum reads."""
+    return [
+        _number(one, "scale") * units.get(one.outputs[0], 1.0)
+        for one in links.dequantized(integers)
+        if one is not operand and (again or not links.feeds_sum(one.outputs[0]))
+    ]
 
 
 def _grid(operation: MilOp, unit: float, limits: np.iinfo[Any]) -> _Grid:

@@ -16,7 +16,7 @@ from xformer_mobile.chatter import silenced
 from xformer_mobile.errors import BundleError
 from xformer_mobile.optional import require
 from xformer_mobile.preprocess import ByteImage
-from xformer_mobile.runners.litert import _check_file
+from xformer_mobile.runners.litert import check_file
 
 __all__ = ["TFLiteLayers"]
 
@@ -51,7 +51,7 @@ class TFLiteLayers:
         self._path = path
         self._interpreter: Any = None
         self._opened: frozenset[str] = frozenset()
-        _check_file(path)
+        check_file(path)
         _open(path, model_path=str(path))  # which verifies the file, as Python's classes do not
         schema = require("ai_edge_litert.schema_py_generated", extra="tflite")
         try:

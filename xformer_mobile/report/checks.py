@@ -23,6 +23,9 @@ NOT_MADE = {
 """Why a check was not made, where the document does not say."""
 
 
+UNBOUNDED = "no share is demanded at this precision"
+"""Why an agreement is no check: its figure is there, and nothing to hold it to."""
+
 SOURCES = {"golden": "golden picture", "images": "picture of yours", "scenes": "drawn scene"}
 """What the pictures are called, by where they are from."""
 
@@ -133,6 +136,8 @@ def _output(name: str, figures: Mapping[str, Any]) -> Check:
 
 def _agreement(parity: Mapping[str, Any]) -> Check:
     found, needed = parity["agreement"]["share"], parity["tolerance"].get("agreement", 0.0)
+    if not needed:
+        return Check("agreement", parity["agreement"]["name"], "skipped", share(found), (UNBOUNDED,))
     return _made("agreement", parity["agreement"]["name"], found is not None and found >= needed, share(found))
 
 
@@ -140,7 +145,7 @@ def _since_export(since: Mapping[str, Any] | None) -> Check:
     if since is None:
         return _skipped("since_export", "since export")
     drops = [then - now for then, now in since["snr_db"].values() if then is not None and now is not None]
-    text = f"{-max(drops):+.1f} dB" if drops else ""
+    text = f"{round(-max(drops), 1) + 0.0:+.1f} dB" if drops else ""
     return _made("since_export", "since export", since["passed"], text)
 
 

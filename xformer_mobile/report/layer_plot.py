@@ -83,7 +83,8 @@ def _groups(plot: ET.Element, paths: Sequence[str], x: Any) -> None:
         if start:
             edge = (x(start - 1) + x(start)) / 2
             append(plot, element("line", x1=edge, x2=edge, y1=TOP, y2=bottom + 6, class_="edge"))
-        shown = ".".join(name.split(".")[-2:])
+        parts = name.split(".")
+        shown = ".".join(parts[max((i for i, part in enumerate(parts) if not part.isdigit()), default=0) :])
         if len(shown) * LETTER <= x(end) - x(start):
             middle = (x(start) + x(end - 1)) / 2
             append(plot, element("text", shown, x=middle, y=bottom + 20, text_anchor="middle"))

@@ -255,6 +255,8 @@ def _cell(checks: Sequence[Check], artifact: Mapping[str, Any]) -> list[Node]:
         figure = count_text(len(artifact["metadata"]["checked"]), "field")
     if shown.status == "passed":
         return _status("passed", figure)
+    if shown.key == "agreement" and shown.status == "skipped" and figure:
+        return _status("skipped", figure)
     return _status(shown.status, sub=figure)
 
 

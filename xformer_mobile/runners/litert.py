@@ -12,7 +12,7 @@ from xformer_mobile.optional import require
 from xformer_mobile.preprocess import ByteImage
 from xformer_mobile.runners.base import FileRunner, Outputs
 
-__all__ = ["LiteRTRunner"]
+__all__ = ["LiteRTRunner", "check_file"]
 
 FILE_IDENTIFIER = b"TFL3"
 """At byte 4 of a model of the format's only version."""
@@ -27,7 +27,7 @@ class LiteRTRunner(FileRunner):
 
     def open(self) -> None:
         litert = require("ai_edge_litert.interpreter", extra="tflite")
-        _check_file(self.path)
+        check_file(self.path)
         try:
             with silenced():  # it names its delegate
                 self._interpreter = litert.Interpreter(model_path=str(self.path), num_threads=self.threads)
@@ -49,7 +49,7 @@ class LiteRTRunner(FileRunner):
         return {name: interpreter.get_tensor(found[name]) for name in names}
 
 
-def _check_file(path: Path) -> None:
+def check_file(path: Path) -> None:
     """Say plainly what is no model; of what looks like one, LiteRT verifies the structure itself."""
     try:
         with path.open("rb") as file:
