@@ -106,7 +106,7 @@ def _names_of_kind(node: Any) -> set[str]:
 
 
 def module_path(node: Any) -> str:
-    """The innermost module that a node comes from, such as ``backbone.stages.1.1.blocks.0.attention``; empty: the root."""
+    """The innermost module that a node comes from: ``backbone.stages.1.1.blocks.0.attention``; empty for the root."""
     stack = node.meta.get("nn_module_stack") or {}
     paths = [path for path, _ in stack.values()]
     return paths[-1] if paths else ""

@@ -486,5 +486,6 @@ def _samples(bundle: Bundle, pictures: _Pictures, found: Mapping[str, _Found]) -
                     results[format] = rule(one.outputs[index], whole)
                 except BundleError:  # NaN: the comparison has said so
                     continue
-        samples.append(Sample(name, pictures.images[index][0], rule(pictures.expected[index], whole), results))
+        expected = rule(pictures.expected[index], whole)
+        samples.append(Sample(name, pictures.images[index][0], expected, results, rule.palette))
     return samples

@@ -154,6 +154,21 @@ def test_sums_in_int8_are_read_in_the_forms_unit(make: Make) -> None:
         assert np.allclose(x + y, values[operator.outputs[0]], atol=0.01 * np.abs(x + y).max())
 
 
+def test_ops_are_named_by_what_they_were_made_from() -> None:
+    operations = [
+        MilOp("cast_1", "cast", ("image",), ("image_to_fp16",), {}),
+        MilOp("conv2d_3_cast_fp16", "conv", ("image_to_fp16",), ("conv2d_3_cast_fp16",), {}),
+        MilOp("quantize_0", "quantize", ("conv2d_3_cast_fp16",), ("quantize_0",), {}),
+        MilOp("dequantize_0", "dequantize", ("quantize_0",), ("dequantize_0",), {}),
+        MilOp("fused_7", "relu", ("dequantize_0",), ("fused_7",), {}),
+        MilOp("reshape_0", "reshape", ("fused_7",), ("reshape_0",), {}),
+        MilOp("view_cast_fp16", "reshape", ("reshape_0",), ("logits",), {}),
+    ]
+    paths = {"conv2d": "stem", "conv2d_3": "body.conv", "view": "head"}
+    scopes = [operator.scope for operator in mlpackage_dir._operators(operations, paths)]
+    assert scopes == ["", "body.conv", "", "", "body.conv", "", "head"]
+
+
 STEPS = {"x": 0.02, "y": 0.04, "z": 0.1, "v": 0.05, "w": 0.2}
 """Of tensors in the form's unit: z is x + y, and w is z + v."""
 

@@ -265,5 +265,5 @@ def test_a_tolerance_in_words(tolerance: Tolerance, text: str) -> None:
 
 
 def test_an_unknown_precision_is_named() -> None:
-    with pytest.raises(UsageError, match="unknown precision 'int4'.*valid: fp32, fp16"):
+    with pytest.raises(UsageError, match=r"unknown precision 'int4'.*valid: fp32, fp16"):
         tolerance_of("classify", "int4")

@@ -136,17 +136,13 @@ def _paths_by_node(form: MobileXFormer) -> dict[str, str]:
 
 def _operators(operations: Sequence[MilOp], paths: Mapping[str, str]) -> Iterator[Operator]:
     """The ops with their scopes. One that has no node's name is its producer's, or nobody's if it keeps the values."""
-    scopes: dict[str, str] = {}
+    owners: dict[str, str] = {}  # of tensors: the module that their values come from
     for operation in operations:
-        node = _node_name(operation.name, paths)
-        if operation.kind in INSERTED or not operation.inputs:
-            scope = ""
-        elif node is not None:
-            scope = paths[node]
-        else:
-            scope = "" if keeps_values(operation.kind) else scopes.get(operation.inputs[0], "")
-        scopes |= dict.fromkeys(operation.outputs, scope)
-        yield Operator(scope, operation.kind, operation.inputs, operation.outputs)
+        node = None if operation.kind in INSERTED else _node_name(operation.name, paths)
+        owner = owners.get(operation.inputs[0], "") if node is None and operation.inputs else paths.get(node or "", "")
+        inserted = node is None and keeps_values(operation.kind)
+        owners |= dict.fromkeys(operation.outputs, owner)
+        yield Operator("" if inserted else owner, operation.kind, operation.inputs, operation.outputs)
 
 
 def _node_name(name: str, paths: Mapping[str, str]) -> str | None:
