@@ -1,7 +1,8 @@
 """Two readers of one file: do they agree on what it computes?
 
-The file's own precision has no part in it, as it has in parity: both read the same weights, steps and operators. What
-is left is the order of float sums, and in int8 roundings that fall to the other side and go on from there.
+Both read the same weights, quantization steps and operators, so that what a precision loses against the reference model
+is in both. What is left is the order of float sums, roundings to fp16 that an engine leaves out, and in int8 roundings
+that fall to the other side and go on from there.
 """
 
 from __future__ import annotations
@@ -18,10 +19,22 @@ __all__ = ["READER_TOLERANCES", "ReaderComparison", "compare_readers"]
 
 READER_TOLERANCES = {
     "fp32": Tolerance(relative_max=1e-4),
-    "fp16": Tolerance(snr_db=40.0),
+    "fp16": Tolerance(snr_db=30.0),
     "int8-weights": Tolerance(relative_max=1e-4),
     "int8": Tolerance(snr_db=3.0),
 }
+"""By precision. Measured on x86-64 with ONNX Runtime 1.31 against onnx 1.23, and with LiteRT 2.3 against TensorFlow
+2.21, three golden pictures each, on the sample weights of ``xformer_s`` at 256x256 and on ``xformer_xxs`` with drawn
+weights at 64x64; the worst picture of both formats:
+
+- fp32: 1.2e-5 and 8.3e-6 of the range, drawn detector included; int8-weights, which compute in float: 1.6e-6, 1.9e-6.
+- fp16: 53 and 39 dB in ONNX, whose reference evaluator rounds each value to fp16 where ONNX Runtime computes whole
+  chains in fp32; more than 100 dB in TFLite, which computes in fp32.
+- int8: 19 and 15 dB in ONNX, where ONNX Runtime fuses: without that it returns the evaluator's very bits. 18 and 5.6 dB
+  in TFLite, where XNNPACK and TensorFlow's kernels round in different ways; there the drawn weights, which nothing has
+  made robust, are as far from the reference model. So, as in parity, int8's bound only shows that both read the same
+  model: what has nothing to do with the other is at 0 dB or below.
+"""
 
 
 @dataclass(frozen=True)
