@@ -43,7 +43,7 @@ from xformer_mobile.mobile import MobileXFormer
 from xformer_mobile.optional import import_coremltools
 from xformer_mobile.spec import TASKS, ModelConfig, lookup
 
-__all__ = ["SYSTEMS", "System", "convert", "distinct_labels", "find_system"]
+__all__ = ["SYSTEMS", "ImageModel", "System", "convert", "distinct_labels", "find_system"]
 
 
 @dataclass(frozen=True)
@@ -118,7 +118,7 @@ def convert(prepared: Prepared, options: Options, path: Path) -> Converted:
     system = find_system(options.precision, options.minimum_ios)
     ct = import_coremltools()
     size = prepared.config.image_size
-    program = export_program(_ImageModel(prepared.mobile), (torch.zeros(1, 3, size.height, size.width),))
+    program = export_program(ImageModel(prepared.mobile), (torch.zeros(1, 3, size.height, size.width),))
     with tempfile.TemporaryDirectory() as folder:
         draft = Path(folder) / path.name
         with conversion_errors("coremltools", program), _quiet():
@@ -145,7 +145,7 @@ def distinct_labels(labels: tuple[str, ...]) -> tuple[str, ...]:
     return tuple(made)
 
 
-class _ImageModel(nn.Module):
+class ImageModel(nn.Module):
     """The mobile form on what Core ML makes of an image: float32 (1, 3, H, W) in 0..255.
 
     The permutation to the mobile form's layout meets the one back in its first line; coremltools drops both. A

@@ -20,7 +20,7 @@ import torch
 
 from xformer_export.layers.operators import FloatArray, Graph, Operator, keeps_values
 from xformer_export.program import export_program, module_path
-from xformer_export.to_coreml import _ImageModel
+from xformer_export.to_coreml import ImageModel
 from xformer_mobile.artifact import INPUT_NAME
 from xformer_mobile.mobile import MobileXFormer
 from xformer_mobile.preprocess import ByteImage
@@ -129,7 +129,7 @@ AS_IT_IS = _Held()
 def _paths_by_node(form: MobileXFormer) -> dict[str, str]:
     """The path of the form's module that each node of the graph comes from which coremltools converts."""
     size = form.config.image_size
-    program = export_program(_ImageModel(form), (torch.zeros(1, 3, size.height, size.width),))
+    program = export_program(ImageModel(form), (torch.zeros(1, 3, size.height, size.width),))
     nodes = (node for node in program.graph.nodes if node.op == "call_function")
     return {node.name: module_path(node).removeprefix(IMAGE_MODEL).removeprefix(".") for node in nodes}
 
