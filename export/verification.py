@@ -39,8 +39,7 @@ from xformer_mobile.errors import (
 )
 from xformer_mobile.forecast import forecast
 from xformer_mobile.optional import require
-from xformer_mobile.parity import Tolerance, compare, run_all, tolerance_of
-from xformer_mobile.parity.readers import compare_readers
+from xformer_mobile.parity import Tolerance, compare, compare_readers, run_all, tolerance_of
 from xformer_mobile.preprocess import ByteImage, Fit, find_images, load_image, preprocess
 from xformer_mobile.report import SCHEMA_VERSION, Sample, passed_of
 from xformer_mobile.runners import NoReader, Outputs, open_runner_for_format, open_second_reader
@@ -124,6 +123,7 @@ class _Found:
     metadata: dict[str, Any] | None = None
     layers: dict[str, Any] | None = None
     second_reader: dict[str, Any] | None = None
+    paths: Mapping[str, str] = field(default_factory=dict)
     forecast: list[dict[str, Any]] = field(default_factory=list)
     misses: list[str] = field(default_factory=list)
 
@@ -312,7 +312,7 @@ def _look_inside(bundle: Bundle, one: _Found, prepared: Prepared | None, reason:
     except (UnavailableError, MissingDependencyError) as error:
         one.layers = _not_looked(str(error))
         return
-    one.layers = report.as_json()
+    one.layers, one.paths = report.as_json(), report.paths
     one.misses += report.misses()
 
 
@@ -342,7 +342,7 @@ def _forecast(one: _Found, ranges: _Ranges) -> None:
     assert one.artifact is not None
     largest, paths = ranges.measured()
     try:
-        found = forecast(one.artifact.path, one.artifact.format, largest or None, paths or None)
+        found = forecast(one.artifact.path, one.artifact.format, largest, {**paths, **one.paths})
     except MissingDependencyError:
         return
     one.forecast = [finding.as_json() for finding in found]

@@ -45,7 +45,12 @@ def test_commands_have_the_options_that_are_shown(page: Path) -> None:
     for name, options in re.findall(r"^\$? *(xformer-\w+)(.*)$", page.read_text("utf-8"), re.MULTILINE):
         command = COMMANDS[name]
         parts = [command, *(command.commands.values() if isinstance(command, click.Group) else ())]
-        known = {option for part in parts for parameter in part.params for option in parameter.opts}
+        known = {
+            option
+            for part in parts
+            for parameter in part.params
+            for option in (*parameter.opts, *parameter.secondary_opts)
+        }
         assert set(re.findall(r"--[\w-]+", options)) <= known
 
 

@@ -28,13 +28,14 @@ SMALL = ImageSize(64, 64)
 
 @pytest.fixture(scope="module")
 def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A classifier in int8, in ONNX and ExecuTorch, untrained."""
+    """A classifier in int8, as .onnx and .ort, untrained."""
     target = tmp_path_factory.mktemp("int8") / "bundle"
     request = ExportRequest(
-        formats=("onnx", "executorch"),
+        formats=("onnx", "ort"),
         variant="xformer_xxs",
         image_size=SMALL,
         quantize="int8",
+        onnx_target="x86",
         pictures=8,
         output=target,
         keep_log=False,
@@ -70,18 +71,18 @@ def test_a_clean_bundle(bundle: Path) -> None:
     assert document["pictures"] == {"source": "golden", "count": 3, "names": ["000", "001", "002"]}
     assert document["bundle"]["precision"] == "int8"
     assert [sample.name for sample in verification.samples] == ["000", "001", "002"]
-    assert all(set(sample.artifacts) == {"onnx", "executorch"} for sample in verification.samples)
+    assert all(set(sample.artifacts) == {"onnx", "ort"} for sample in verification.samples)
 
-    onnx, executorch = document["artifacts"]
+    onnx, ort = document["artifacts"]
     assert onnx["layers"]["looked"]
     assert onnx["layers"]["compared"] > 50
     assert onnx["second_reader"]["status"] == "agrees"
     assert onnx["metadata"]["passed"]
     assert onnx["since_export"]["passed"]
     assert onnx["certificate"]["macs"]["share"] > 0.9
-    assert executorch["layers"]["looked"] is False
-    assert "event tracer" in executorch["layers"]["reason"]
-    assert executorch["second_reader"]["status"] == "none"
+    assert ort["layers"]["looked"] is False
+    assert "gives no tensor but its outputs" in ort["layers"]["reason"]
+    assert ort["second_reader"]["status"] == "none"
 
     everything_runs = [index for index, step in enumerate(steps) if step.endswith(": run")]
     compared = [index for index, step in enumerate(steps) if step.endswith(": layers")]
@@ -122,14 +123,14 @@ def test_a_tighter_bound_is_missed(make_bundle: MakeBundle, bound: dict[str, flo
 
 
 def test_what_has_moved_since_the_export_is_a_miss(copied: Path) -> None:
-    """As if it had been nearer when it was exported: nothing else can tell in a .pte file."""
+    """As if it had been nearer when it was exported: nothing else can tell in a .ort file."""
 
     def change(manifest: dict[str, Any]) -> None:
         for parity in manifest["parity"].values():
             parity["outputs"]["logits"]["snr_db"] += ALLOWED_DROP_DB + 0.5
 
     _change_manifest(copied, change)
-    artifact = _artifacts(Request(copied, formats=("executorch",), layers=False))["executorch"]
+    artifact = _artifacts(Request(copied, formats=("ort",), layers=False))["ort"]
     assert artifact["since_export"]["passed"] is False
     (miss,) = artifact["misses"]
     assert miss.startswith("logits had ")
@@ -140,7 +141,7 @@ def test_an_artifact_that_was_exchanged_does_not_hide_the_others(copied: Path) -
     found = _artifacts(Request(copied, layers=False, second_readers=False))
     assert "is not the file that the manifest describes" in found["onnx"]["error"]
     assert (found["onnx"]["passed"], found["onnx"]["parity"]) == (False, None)
-    assert found["executorch"]["passed"]
+    assert found["ort"]["passed"]
 
 
 # ---- the reference's weights ------------------------------------------------------------------------------------
@@ -198,7 +199,7 @@ def test_other_sample_weights_are_a_reason_and_no_error(copied: Path) -> None:
         manifest["model"]["weights"]["sha256"] = hashlib.sha256(b"another").hexdigest()
 
     _change_manifest(copied, change)
-    layers = _artifacts(Request(copied, formats=("executorch",), second_readers=False))["executorch"]["layers"]
+    layers = _artifacts(Request(copied, formats=("ort",), second_readers=False))["ort"]["layers"]
     assert layers["looked"] is False
     assert "are not those that the bundle was made from" in layers["reason"]
 
@@ -220,11 +221,11 @@ def test_everything_is_written(call: Call, make_bundle: MakeBundle, tmp_path: Pa
 
 
 def test_a_miss_is_written_too(call: Call, copied: Path, tmp_path: Path) -> None:
-    (copied / "model.pte").write_bytes(b"")
+    (copied / "model.ort").write_bytes(b"")
     status, out, _ = call("verify", copied, "--no-layers", "--no-second-readers", "--junit", tmp_path / "parity.xml")
     assert status == 1
-    assert "executorch: MISSED: " in out
-    assert b"<failure" in (tmp_path / "parity.xml").read_bytes()
+    assert "ort: MISSED: " in out
+    assert b"<error" in (tmp_path / "parity.xml").read_bytes()
 
 
 def test_the_table_names_what_was_looked_at(call: Call, bundle: Path) -> None:
@@ -234,9 +235,9 @@ def test_the_table_names_what_was_looked_at(call: Call, bundle: Path) -> None:
         "SNR >= 3 dB",
         "3 pictures: golden",
         "modules compared on their own inputs; worst ",
-        "executorch: layers: not looked into; ",
+        "ort: layers: not looked into; ",
         "onnx: second reader: onnx-reference agrees",
-        "executorch: second reader: none; ",
+        "ort: second reader: none; ",
         "forecast by rules, not a measurement",
     ):
         assert part in out

@@ -3,6 +3,7 @@
 :func:`look_inside` says which layer of an artifact computes something else than its module does. The tensors are read
 by :class:`~xformer_export.layers.onnx_file.OnnxLayers`, :class:`~xformer_export.layers.tflite_file.TFLiteLayers` and
 :class:`~xformer_export.layers.mlpackage_dir.CoreMLLayers`, and compared by :mod:`xformer_export.layers.compare`.
+Of a .pte file only the constants can be read: :mod:`xformer_export.layers.pte_file` compares them, and runs nothing.
 """
 
 from __future__ import annotations
@@ -12,11 +13,12 @@ from pathlib import Path
 
 from torch import nn
 
-from xformer_export.channels_last import to_channels_last
+from xformer_export.channels_last import to_channels_last, to_patch_form
 from xformer_export.layers.compare import LIMITS, LayerReport, LayerRow, Limits, compare_layers
 from xformer_export.layers.mlpackage_dir import CoreMLLayers
 from xformer_export.layers.onnx_file import OnnxLayers
 from xformer_export.layers.operators import ArtifactLayers
+from xformer_export.layers.pte_file import compare_weights
 from xformer_export.layers.tflite_file import TFLiteLayers
 from xformer_export.prepare import Prepared
 from xformer_export.token_rows import to_token_rows
@@ -27,6 +29,8 @@ from xformer_mobile.spec import lookup
 __all__ = ["LIMITS", "LayerReport", "LayerRow", "Limits", "look_inside"]
 
 Opened = tuple[nn.Module, ArtifactLayers]
+
+Compare = Callable[[Prepared, Path, str, Sequence[ByteImage]], LayerReport]
 
 
 def _open_onnx(prepared: Prepared, path: Path) -> Opened:
@@ -46,20 +50,30 @@ def _no_ort(prepared: Prepared, path: Path) -> Opened:
     raise UnavailableError("a .ort file is model.onnx fused for ONNX Runtime, which gives no tensor but its outputs")
 
 
-def _no_executorch(prepared: Prepared, path: Path) -> Opened:
-    raise UnavailableError(
-        "XNNPACK's part of a .pte file is one call, whose inner tensors ExecuTorch's event tracer does not record"
-    )
+def _compares_tensors(open: Callable[[Prepared, Path], Opened]) -> Compare:
+    """Compares what a file computes; ``open`` returns the form that its converter starts from, and its layers."""
+
+    def compare(prepared: Prepared, path: Path, precision: str, pictures: Sequence[ByteImage]) -> LayerReport:
+        form, layers = open(prepared, path)
+        return compare_layers(form, layers, precision, pictures)
+
+    return compare
 
 
-OPENERS: dict[str, Callable[[Prepared, Path], Opened]] = {
-    "onnx": _open_onnx,
-    "ort": _no_ort,
-    "coreml": _open_coreml,
-    "tflite": _open_tflite,
-    "executorch": _no_executorch,
+def _compare_executorch(prepared: Prepared, path: Path, precision: str, pictures: Sequence[ByteImage]) -> LayerReport:
+    """Compares constants, and runs nothing on the pictures."""
+    is_quantized = precision in ("int8", "int8-weights")
+    return compare_weights(to_patch_form(prepared.mobile) if is_quantized else prepared.mobile, path, precision)
+
+
+COMPARISONS: dict[str, Compare] = {
+    "onnx": _compares_tensors(_open_onnx),
+    "ort": _compares_tensors(_no_ort),
+    "coreml": _compares_tensors(_open_coreml),
+    "tflite": _compares_tensors(_open_tflite),
+    "executorch": _compare_executorch,
 }
-"""By format: returns the form that its converter starts from, and the file's layers."""
+"""By format."""
 
 
 def look_inside(
@@ -72,11 +86,15 @@ def look_inside(
 ) -> LayerReport:
     """Compare every layer of a written artifact with the module that it was made from.
 
+    Of ExecuTorch's only the constants of convolutions are compared, and nothing is run: wrong ops, paddings and zero
+    points inside the delegate are not seen. Such a report is of no pictures, and its limits are
+    :data:`~xformer_export.layers.pte_file.WEIGHT_LIMITS`.
+
     Args:
         prepared: the model that was exported, with its weights.
         format: the artifact's, a key of :data:`~xformer_mobile.artifact.FORMATS`.
         path: the artifact.
-        precision: the artifact's; its limits are :data:`~xformer_export.layers.compare.LIMITS`.
+        precision: the artifact's; but for ExecuTorch its limits are :data:`~xformer_export.layers.compare.LIMITS`.
         pictures: RGB bytes, uint8 (1, H, W, 3) of the model's size.
 
     Raises:
@@ -85,5 +103,4 @@ def look_inside(
         BundleError: the file can't be read or run.
         MissingDependencyError: what reads the file is not installed.
     """
-    form, layers = lookup("format", format, OPENERS)(prepared, path)
-    return compare_layers(form, layers, precision, pictures)
+    return lookup("format", format, COMPARISONS)(prepared, path, precision, pictures)

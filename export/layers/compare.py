@@ -12,9 +12,9 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
@@ -109,13 +109,15 @@ class LayerReport:
     """All layers of an artifact, in the order in which they run. Truthy where each keeps its limits.
 
     ``modules`` is how many modules compute something that is not a part's output, ``compared`` how many of them have a
-    row; the row of the picture is none of them.
+    row; the row of the picture is none of them. ``paths`` are the modules' paths by the artifact's tensors, where they
+    were looked up.
     """
 
     pictures: int
     limits: Limits
     modules: int
     rows: tuple[LayerRow, ...]
+    paths: Mapping[str, str] = field(default_factory=dict)
 
     def __bool__(self) -> bool:
         return all(row.passed for row in self.rows)
@@ -180,7 +182,8 @@ def compare_layers(
     for picture in pictures:
         comparison.add(picture)
     rows = tuple(comparison.rows(limits))
-    return LayerReport(len(pictures), limits, len(comparison.computing()), rows)
+    paths = {name: operator.scope for operator in layers.graph.operators for name in operator.outputs if operator.scope}
+    return LayerReport(len(pictures), limits, len(comparison.computing()), rows, paths)
 
 
 # ---- figures --------------------------------------------------------------------------------------------------

@@ -195,4 +195,5 @@ def _layers_line(layers: dict[str, Any]) -> str:
     worst = next((row for row in layers["rows"] if row["path"] == layers["worst"]), None)
     where = f"; worst {worst['path']} at {_number(worst['own_snr_db'], '.1f')} dB" if worst else ""
     first = f"; first to differ {layers['first']}" if layers["first"] is not None else ""
-    return f"layers: {layers['compared']} of {layers['modules']} modules compared on their own inputs{where}{first}"
+    how = "compared on their own inputs" if layers["pictures"] else "compared by their weights alone"
+    return f"layers: {layers['compared']} of {layers['modules']} modules {how}{where}{first}"

@@ -17,15 +17,19 @@ from xformer_mobile.parity.compare import (
     run_all,
     tolerance_of,
 )
+from xformer_mobile.parity.readers import READER_TOLERANCES, ReaderComparison, compare_readers
 
 __all__ = [
+    "READER_TOLERANCES",
     "TOLERANCES",
     "Agreement",
     "Comparison",
     "OutputComparison",
+    "ReaderComparison",
     "Tolerance",
     "compare",
     "compare_outputs",
+    "compare_readers",
     "finite",
     "run_all",
     "tolerance_of",

@@ -383,6 +383,12 @@ def _layers(layers: Mapping[str, Any] | None) -> list[Node]:
     if layers is None or not layers["looked"]:
         return []
     limits = layers["limits"]
+    how = (
+        f"compared on {count_text(layers['pictures'], 'picture')}. Each is run by PyTorch on the artifact's own input of "
+        "it: an error shows in the layer that makes it (own SNR). The inherited SNR has what earlier layers did too."
+        if layers["pictures"]
+        else "compared by their weights alone: what runs them shows no inner tensors."
+    )
     failed = sum(not row["passed"] for row in layers["rows"])
     status: Status = "passed" if layers["passed"] else "missed"
     verdict = f"{failed} of {len(layers['rows'])} fail" if failed else f"all {len(layers['rows'])} passed"
@@ -390,9 +396,7 @@ def _layers(layers: Mapping[str, Any] | None) -> list[Node]:
         element("h3", "Layers ", element("span", _status(status, verdict))),
         element(
             "p",
-            f"{layers['compared']} of {count_text(layers['modules'], 'module')} compared on "
-            f"{count_text(layers['pictures'], 'picture')}. Each is run by PyTorch on the artifact's own input of it: "
-            "an error shows in the layer that makes it (own SNR). The inherited SNR has what earlier layers did too.",
+            f"{layers['compared']} of {count_text(layers['modules'], 'module')} {how}",
             class_="soft small",
         ),
     ]

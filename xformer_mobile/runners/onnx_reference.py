@@ -18,8 +18,8 @@ class OnnxReferenceRunner(FileRunner):
     """Runs a .onnx file by ``onnx.reference.ReferenceEvaluator``, which shares no code with ONNX Runtime.
 
     Nothing is fused: in int8 every operator computes in float32 between DequantizeLinear and QuantizeLinear, as the
-    graph says. ``xformer_s`` at 256x256 takes 1 to 2.5 s of a processor for a picture, in fp16 11 s, for which numpy has
-    no fast matrix product. ``threads`` is not heeded: numpy's products have their own, which OMP_NUM_THREADS sets.
+    graph says. ``xformer_s`` at 256x256 takes 1 to 2.5 s of a processor for a picture; in fp16, for which numpy has no
+    fast matrix product, 11 s. ``threads`` is not heeded: numpy's products have their own, which OMP_NUM_THREADS sets.
     """
 
     engine = "onnx-reference"
