@@ -159,7 +159,7 @@ def _roll_channels(weight: torch.Tensor, bias: torch.Tensor) -> None:
 
 
 def _shift_bias(weight: torch.Tensor, bias: torch.Tensor) -> None:
-    bias[3] += 0.1 * (weight.square().sum() / len(weight)).sqrt()
+    bias[3] += 0.1 * ((weight.square().sum() + bias.square().sum()) / len(bias)).sqrt()
 
 
 def _draw_anew(weight: torch.Tensor, bias: torch.Tensor) -> None:

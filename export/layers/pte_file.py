@@ -32,7 +32,7 @@ __all__ = ["WEIGHT_LIMITS", "compare_weights"]
 Array = npt.NDArray[np.float64]
 
 WEIGHT_LIMITS = {
-    "fp32": Limits(own_snr_db=120.0, gain=1e-5, shift=1e-5),
+    "fp32": Limits(own_snr_db=120.0, gain=1e-4, shift=1e-5),
     "fp16": Limits(own_snr_db=60.0, gain=0.002, shift=0.005),
     "int8-weights": Limits(own_snr_db=30.0, gain=0.015, shift=0.001),
     "int8": Limits(own_snr_db=30.0, gain=0.015, shift=0.01),

@@ -384,8 +384,8 @@ def _layers(layers: Mapping[str, Any] | None) -> list[Node]:
         return []
     limits = layers["limits"]
     how = (
-        f"compared on {count_text(layers['pictures'], 'picture')}. Each is run by PyTorch on the artifact's own input of "
-        "it: an error shows in the layer that makes it (own SNR). The inherited SNR has what earlier layers did too."
+        f"compared on {count_text(layers['pictures'], 'picture')}. Each is run by PyTorch on the artifact's own input "
+        "of it: an error shows in the layer that makes it (own SNR). The inherited SNR has what earlier layers did too."
         if layers["pictures"]
         else "compared by their weights alone: what runs them shows no inner tensors."
     )
