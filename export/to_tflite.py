@@ -41,7 +41,7 @@ from xformer_mobile.files import output_errors
 from xformer_mobile.optional import require
 from xformer_mobile.spec import ImageSize
 
-__all__ = ["ALIGNMENT", "check_constants", "convert", "convert_network", "finish", "lower"]
+__all__ = ["ALIGNMENT", "check_constants", "convert", "convert_network", "finish", "lower", "pack"]
 
 ALIGNMENT = 16
 """Bytes; ``force_align`` of a buffer's data in TFLite's schema."""
@@ -121,7 +121,7 @@ def convert_network(network: Network, path: Path) -> None:
         _shape_model(model, network.output_shapes)
         model.metadata = _kept_metadata(model)
         _drop_unused(model)
-    content = _pack(model)
+    content = pack(model)
     _read_back(network, content)
     with output_errors(path.name):
         path.write_bytes(content)
@@ -155,7 +155,7 @@ def finish(prepared: Prepared, options: Options, lowered: bytes) -> tuple[bytes,
         _set_metadata(model, description)
         _drop_unused(model)
     graph = _check(prepared, model)
-    content = attach_files(_pack(model), description)
+    content = attach_files(pack(model), description)
     check_metadata(content, description)
     graph.update(_read_back(prepared.network, content))
     runtime = {entry.name: model.buffers[entry.buffer].data for entry in model.metadata}[MIN_RUNTIME.encode()]
@@ -306,7 +306,7 @@ def _drop_unused(model: Any) -> None:
         op.opcodeIndex = codes.index(op.opcodeIndex)
 
 
-def _pack(model: Any) -> bytes:
+def pack(model: Any) -> bytes:
     """The model's bytes; each buffer's data starts at a multiple of ALIGNMENT."""
     flatbuffers = require("flatbuffers", extra="tflite")
     schema = require("ai_edge_litert.schema_py_generated", extra="tflite")

@@ -373,14 +373,14 @@ class _TFLite:
     def opened(cls, path: Path) -> Iterator[_TFLite]:
         """Read the file; write it when the block ends, with the files behind it."""
         from xformer_export.tflite_metadata import Description, attach_files
-        from xformer_export.to_tflite import _pack
+        from xformer_export.to_tflite import pack
 
         flatbuffer_utils = require("ai_edge_litert.tools.flatbuffer_utils", extra="tflite")
         file = cls(flatbuffer_utils.read_model_from_bytearray(bytearray(path.read_bytes())))
         with zipfile.ZipFile(path) as archive:
             file.behind = {name: archive.read(name) for name in archive.namelist()}
         yield file
-        path.write_bytes(attach_files(_pack(file.model), Description("", {}, b"", b"", file.behind)))
+        path.write_bytes(attach_files(pack(file.model), Description("", {}, b"", b"", file.behind)))
 
     behind: dict[str, bytes]
     """The files in the zip behind the model."""
@@ -1038,7 +1038,8 @@ def look_at_clean(directory: Path, count: int) -> Iterator[tuple[Export, list[st
             output=directory / one.name,
         )
         try:
-            build_bundle(request)
+            if not (directory / one.name).exists():
+                build_bundle(request)
         except (ConversionError, ParityError):
             yield one, None
             continue

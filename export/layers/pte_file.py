@@ -239,7 +239,7 @@ class _Part:
 
     def __init__(self, content: bytes, program: Table, delegate: Table) -> None:
         self.content, self.program = content, program
-        self.payload = pte._payload(content, program, delegate)
+        self.payload = pte.delegate_payload(content, program, delegate)
         start, size, self.data_start = 0, len(self.payload), 0
         if self.payload[4:8] == pte.XNNPACK_HEADER_MAGIC:
             start, size, self.data_start = (
@@ -290,7 +290,7 @@ class _Part:
         entry = self.data[place]
         size, name = entry.scalar(1, "Q"), entry.text(2)
         if name:
-            start = pte._segment_start(self.content, self.segments[self.segment_of[name]])
+            start = pte.segment_start(self.content, self.segments[self.segment_of[name]])
             return self.content[start : start + size]
         start = self.data_start + entry.scalar(0, "Q")
         return self.payload[start : start + size]

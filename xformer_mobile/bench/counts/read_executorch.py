@@ -21,7 +21,7 @@ from xformer_mobile.bench.counts.graph import (
     transposed_convolution_macs,
 )
 
-__all__ = ["ForeignDelegateError", "read"]
+__all__ = ["ForeignDelegateError", "delegate_payload", "read", "segment_start"]
 
 Item = TypeVar("Item")
 
@@ -158,7 +158,7 @@ def read(path: Path) -> Graph:
     content = path.read_bytes()
     program = read_root(content, IDENTIFIER)
     for segment in program.tables(SEGMENTS):
-        if _segment_start(content, segment) + segment.scalar(1, "Q") > len(content):
+        if segment_start(content, segment) + segment.scalar(1, "Q") > len(content):
             raise ValueError("it is truncated")
     plans = [plan for plan in program.tables(PLANS) if plan.text(PLAN_NAME) == METHOD]
     if len(plans) != 1:
@@ -184,7 +184,7 @@ def read(path: Path) -> Graph:
             if delegate.text(0) != XNNPACK:
                 foreign = delegate.text(0)
                 continue
-            inside, stored = _read_xnnpack(_payload(content, program, delegate), partitions)
+            inside, stored = _read_xnnpack(delegate_payload(content, program, delegate), partitions)
             operators += inside
             constants |= {key or f"{partitions} {index}": size for index, (key, size) in enumerate(stored)}
     for index, value in enumerate(values):
@@ -253,8 +253,12 @@ def _kernel_macs(name: str, arguments: Sequence[Table]) -> int:
     return 0
 
 
-def _payload(content: bytes, program: Table, delegate: Table) -> bytes:
-    """The bytes of a delegate."""
+def delegate_payload(content: bytes, program: Table, delegate: Table) -> bytes:
+    """The bytes of a delegate of a program, in the file's ``content``.
+
+    Raises:
+        ValueError: it has none.
+    """
     place = delegate.table(1)
     if place is None:
         raise ValueError("a delegate has no content")
@@ -262,11 +266,16 @@ def _payload(content: bytes, program: Table, delegate: Table) -> bytes:
     if place.scalar(0, "b") != IN_SEGMENT:
         return _at(program.tables(INLINE_DATA), index).content(0)
     segment = _at(program.tables(SEGMENTS), index)
-    start = _segment_start(content, segment)
+    start = segment_start(content, segment)
     return content[start : start + segment.scalar(1, "Q")]
 
 
-def _segment_start(content: bytes, segment: Table) -> int:
+def segment_start(content: bytes, segment: Table) -> int:
+    """Where in the file's ``content`` one of its segments begins, in bytes.
+
+    Raises:
+        ValueError: the file does not say where its segments are.
+    """
     if content[8:12] != HEADER_MAGIC:
         raise ValueError("it has no header that says where its segments are")
     return int.from_bytes(content[24:32], "little") + segment.scalar(0, "Q")
