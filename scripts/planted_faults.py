@@ -6,7 +6,8 @@
 
 Bundles of the smallest variant, of drawn weights, are exported once and kept in --directory. Each fault is planted in
 a copy, whose manifest is then repaired, so that nothing but the fault itself is there to be found; the copy is verified
-by the command that users have, in a process of its own. A fault counts as caught where that exits with 1, and as
+by the command that users have, in a process of its own, without second readers: they read what is there, and agree on
+it. A fault counts as caught where that exits with 1, and as
 rightly blamed where the first layer that differs is the one it was planted in, or, of a fault that is not in a layer,
 where a sentence names what is wrong. Exits with 1 unless every fault is caught and rightly blamed, or if a clean export
 has a finding.
@@ -952,7 +953,7 @@ def export(bundle: Path, *arguments: object) -> Path:
 
 def verify(bundle: Path, *arguments: object) -> tuple[int, dict[str, Any] | None, str]:
     """Verify a bundle; returns the exit status, the document, if there is one, and the last line on stderr."""
-    done = _run("verify", bundle, "--json", "--quiet", *arguments)
+    done = _run("verify", bundle, "--json", "--quiet", "--no-second-readers", *arguments)
     try:
         document = json.loads(done.stdout)
     except ValueError:
