@@ -7,10 +7,9 @@
 Bundles of the smallest variant, of drawn weights, are exported once and kept in --directory. Each fault is planted in
 a copy, whose manifest is then repaired, so that nothing but the fault itself is there to be found; the copy is verified
 by the command that users have, in a process of its own, without second readers: they read what is there, and agree on
-it. A fault counts as caught where that exits with 1, and as
-rightly blamed where the first layer that differs is the one it was planted in, or, of a fault that is not in a layer,
-where a sentence names what is wrong. Exits with 1 unless every fault is caught and rightly blamed, or if a clean export
-has a finding.
+it. A fault counts as caught where that exits with 1, and as rightly blamed where the first layer that differs is the
+one it was planted in, or, of a fault that is not in a layer, where a sentence names what is wrong. Exits with 1 unless
+every fault is caught and rightly blamed, or if a clean export has a finding.
 """
 
 from __future__ import annotations
