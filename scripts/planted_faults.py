@@ -994,7 +994,7 @@ def plant_all(cases: Iterator[Case]) -> Iterator[tuple[Fault | None, Case, Verdi
                 verdict = judge(fault, case, status, document)
                 if document is None:
                     verdict = Verdict(status, False, False, "", complaint)
-                yield fault, case, verdict
+                yield fault, case, replace(verdict, by=verdict.by.replace(f"{folder}/", ""))
 
 
 def _shortened(text: str, most: int = 110) -> str:
