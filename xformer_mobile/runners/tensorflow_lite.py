@@ -3,21 +3,16 @@
 from __future__ import annotations
 
 import warnings
-from typing import Any
 
 from xformer_mobile.chatter import silenced
 from xformer_mobile.errors import BundleError
 from xformer_mobile.optional import import_tensorflow
-from xformer_mobile.preprocess import ByteImage
-from xformer_mobile.runners.base import FileRunner, Outputs
+from xformer_mobile.runners.litert import FILE_IDENTIFIER, LiteRTRunner
 
 __all__ = ["TensorFlowLiteRunner"]
 
-FILE_IDENTIFIER = b"TFL3"
-"""At byte 4 of a model of the format's only version."""
 
-
-class TensorFlowLiteRunner(FileRunner):
+class TensorFlowLiteRunner(LiteRTRunner):
     """Runs a .tflite file by TensorFlow's interpreter without XNNPACK.
 
     Its kernels are TensorFlow Lite's built-in ones, where LiteRT's runner has XNNPACK's: in int8 those round in another
@@ -25,8 +20,6 @@ class TensorFlowLiteRunner(FileRunner):
     """
 
     engine = "tensorflow-lite"
-
-    _interpreter: Any = None
 
     def open(self) -> None:
         tensorflow = import_tensorflow()
@@ -49,15 +42,3 @@ class TensorFlowLiteRunner(FileRunner):
         except (RuntimeError, ValueError) as error:
             self._interpreter = None
             raise BundleError(f"TensorFlow refuses {self.path}: {' '.join(str(error).split())[:200]}") from error
-
-    def close(self) -> None:
-        self._interpreter = None
-
-    def _infer(self, image: ByteImage) -> Outputs:
-        interpreter = self._interpreter
-        interpreter.set_tensor(interpreter.get_input_details()[0]["index"], image)
-        interpreter.invoke()
-        found = {tensor["name"]: tensor["index"] for tensor in interpreter.get_output_details()}
-        # In the manifest's order, then what else there is, for the contract to refuse. Each is a copy.
-        names = [*(name for name in self.output_shapes if name in found), *(found.keys() - self.output_shapes.keys())]
-        return {name: interpreter.get_tensor(found[name]) for name in names}
