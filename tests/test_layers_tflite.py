@@ -204,7 +204,7 @@ def _index(graph: Any, name: str) -> int:
 
 def _written(model: Any, folder: Path) -> Path:
     path = folder / "model.tflite"
-    path.write_bytes(to_tflite._pack(model))
+    path.write_bytes(to_tflite.pack(model))
     return path
 
 
