@@ -1,0 +1,34 @@
+import org.jetbrains.kotlin.gradle.dsl.JvmTarget
+
+plugins {
+    alias(libs.plugins.android.library)
+    alias(libs.plugins.kotlin.android)
+}
+
+android {
+    namespace = "xformer.mobile"
+    compileSdk = libs.versions.compile.sdk.get().toInt()
+    defaultConfig { minSdk = libs.versions.min.sdk.get().toInt() }
+    compileOptions {
+        sourceCompatibility = JavaVersion.VERSION_17
+        targetCompatibility = JavaVersion.VERSION_17
+    }
+    // The tests under src/test run in Maven's build, on the JVM with ONNX Runtime's own natives: make test-android.
+    testOptions { unitTests.all { it.enabled = false } }
+}
+
+kotlin {
+    explicitApi()
+    compilerOptions {
+        allWarningsAsErrors = true
+        jvmTarget = JvmTarget.JVM_17
+    }
+}
+
+dependencies {
+    api(project(":core"))
+    api(libs.coroutines.android)
+    implementation(libs.litert)
+    implementation(libs.litert.gpu)
+    implementation(libs.onnxruntime.android)
+}
