@@ -14,7 +14,11 @@ EXTRAS := onnx coreml tflite executorch tensorflow train peers dev
 COMMA := ,
 SPACE := $() $()
 
-.PHONY: help demo test lint lock wheel clean train-classify train-detect train-segment
+# What the apps carry: the bundles of `make demo`, or yours.
+BUNDLES ?= $(TASKS:%=$(DEMO)/%)
+ANDROID := build/android
+
+.PHONY: help demo test lint lock wheel clean train-classify train-detect train-segment test-android android-assets
 
 help:
 	@echo "make demo    export, verify, evaluate and run XFormer on drawn scenes and photographs; results in $(DEMO)"
@@ -22,6 +26,9 @@ help:
 	@echo "make lint    formatting, lint and types"
 	@echo "make lock    renew requirements.lock (needs uv)"
 	@echo "make wheel   build the wheel into dist/"
+	@echo "make test-android    compile and test the Android project (Maven, JDK 17, aapt2, qemu)"
+	@echo "make android-assets BUNDLES='my-bundle other-bundle'"
+	@echo "                     put bundles into the Android app; without BUNDLES those of make demo"
 	@echo "make train-classify, train-detect, train-segment"
 	@echo "             train the sample weights again; results in $(WEIGHTS)"
 	@echo "make clean   remove everything that was built, the virtual environment too"
@@ -65,6 +72,17 @@ demo: $(VENV)/ready
 
 test: $(VENV)/ready
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses $(JOBS) --dist loadfile $(PYTEST_ARGS)
+
+test-android: $(VENV)/ready
+	@android_demo/tools/prerequisites.sh
+	$(BIN)/python scripts/android_fixtures.py --directory $(ANDROID)
+	android_demo/tools/maven.sh package -Dxformer.python=$(abspath $(BIN)/python)
+	android_demo/tools/apk.sh
+	android_demo/tools/arm64.sh $(ANDROID)/bundles $(ANDROID)/arm64.json
+	@$(BIN)/python android_demo/tools/summary.py
+
+android-assets: $(VENV)/ready
+	@$(BIN)/python scripts/app_bundle.py --format onnx,ort,tflite --output android_demo/app/src/main/assets/bundles $(BUNDLES)
 
 # The sample weights, each from the one before: small pictures first, 256x256 last. Hours on two CPU cores.
 TRAIN := $(BIN)/xformer-train --precision bf16 --threads 1

@@ -8,7 +8,10 @@ plugins {
 android {
     namespace = "xformer.mobile"
     compileSdk = libs.versions.compile.sdk.get().toInt()
-    defaultConfig { minSdk = libs.versions.min.sdk.get().toInt() }
+    defaultConfig {
+        minSdk = libs.versions.min.sdk.get().toInt()
+        consumerProguardFiles("consumer-rules.pro")
+    }
     compileOptions {
         sourceCompatibility = JavaVersion.VERSION_17
         targetCompatibility = JavaVersion.VERSION_17
@@ -30,5 +33,6 @@ dependencies {
     api(libs.coroutines.android)
     implementation(libs.litert)
     implementation(libs.litert.gpu)
+    implementation(libs.litert.gpu.api)
     implementation(libs.onnxruntime.android)
 }

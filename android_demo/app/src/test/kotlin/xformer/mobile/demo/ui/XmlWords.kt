@@ -1,0 +1,45 @@
+package xformer.mobile.demo.ui
+
+import org.w3c.dom.Element
+import xformer.mobile.demo.R
+import java.io.File
+import java.util.Locale
+import javax.xml.parsers.DocumentBuilderFactory
+
+/** The texts of res/values/strings.xml, read without Android. Numbers choose between `one` and `other`, as in English. */
+object XmlWords : Words {
+    private val root: Element =
+        DocumentBuilderFactory.newInstance().newDocumentBuilder().parse(File("src/main/res/values/strings.xml"))
+            .documentElement
+
+    private val texts: Map<String, String> = elements(root, "string").associate { it.getAttribute("name") to plain(it) }
+
+    private val plurals: Map<String, Map<String, String>> =
+        elements(root, "plurals").associate { plural ->
+            plural.getAttribute("name") to
+                elements(plural, "item").associate { it.getAttribute("quantity") to plain(it) }
+        }
+
+    private val textNames = names(R.string::class.java)
+    private val pluralNames = names(R.plurals::class.java)
+
+    override fun text(id: Int, vararg arguments: Any): String = fill(texts.getValue(textNames.getValue(id)), arguments)
+
+    override fun count(id: Int, count: Int, vararg arguments: Any): String {
+        val forms = plurals.getValue(pluralNames.getValue(id))
+        return fill(forms.getValue(if (count == 1) "one" else "other"), arguments)
+    }
+
+    private fun fill(text: String, arguments: Array<out Any>): String =
+        if (arguments.isEmpty()) text else String.format(Locale.ROOT, text, *arguments)
+
+    private fun elements(parent: Element, name: String): List<Element> {
+        val found = parent.getElementsByTagName(name)
+        return (0 until found.length).map { found.item(it) as Element }
+    }
+
+    private fun plain(element: Element): String =
+        element.textContent.replace("\\n", "\n").replace("\\'", "'").replace("\\\"", "\"")
+
+    private fun names(type: Class<*>): Map<Int, String> = type.fields.associate { it.getInt(null) to it.name }
+}

@@ -1,0 +1,85 @@
+package xformer.mobile.engine
+
+import xformer.mobile.core.Accelerator
+import xformer.mobile.core.Bundle
+import xformer.mobile.core.Engine
+import xformer.mobile.core.EngineOptions
+import xformer.mobile.core.Format
+import xformer.mobile.core.UsageException
+
+/**
+ * The engines, a row for each: what it is called, the formats and the accelerators that it runs, the first choice first.
+ * An engine's own classes are loaded when they are used, so that an app may leave one out.
+ */
+internal enum class EngineKind(
+    val id: String,
+    val title: String,
+    val formats: List<Format>,
+    val accelerators: List<Accelerator>,
+) {
+    ONNX_RUNTIME(
+        "onnxruntime",
+        "ONNX Runtime",
+        listOf(Format.ONNX, Format.ORT),
+        listOf(Accelerator.CPU, Accelerator.XNNPACK, Accelerator.NNAPI),
+    ),
+    LITERT(
+        "litert",
+        "LiteRT",
+        listOf(Format.TFLITE),
+        listOf(Accelerator.XNNPACK, Accelerator.CPU, Accelerator.GPU, Accelerator.NNAPI),
+    ),
+    ;
+
+    /** Why an accelerator can't be used here, in one sentence; null where it can, as far as can be told. */
+    fun problem(accelerator: Accelerator): String? = try {
+        when {
+            accelerator !in accelerators ->
+                "$title does not run on ${accelerator.id}; it runs on ${accelerators.joinToString { it.id }}"
+            this == ONNX_RUNTIME -> OnnxRuntimeEngine.problem(accelerator)
+            else -> LiteRtEngine.problem(accelerator)
+        }
+    } catch (error: LinkageError) {
+        "this app is built without $title: ${oneLine(error)}"
+    }
+
+    /** Opens a bundle's artifact; see the engines. */
+    fun open(bundle: Bundle, format: Format, options: EngineOptions): Engine {
+        check(format, options)
+        val artifact = bundle.artifact(format)
+        val size = bundle.imageSize
+        return when (this) {
+            ONNX_RUNTIME -> OnnxRuntimeEngine.open(artifact, size, options, bundle.precision == INT8_WEIGHTS)
+            LITERT -> LiteRtEngine.open(artifact, size, bundle.outputShapes, options)
+        }
+    }
+
+    /** @throws UsageException another engine's format, or too many threads. */
+    fun check(format: Format, options: EngineOptions) {
+        if (format !in formats) {
+            throw UsageException("$title does not run ${format.id}; it runs ${formats.joinToString { it.id }}")
+        }
+        val threads = options.threads
+        if (threads != null && threads !in THREADS) {
+            throw UsageException("$threads threads are not valid; valid: ${THREADS.first} to ${THREADS.last}")
+        }
+    }
+
+    companion object {
+        private val THREADS = 1..256
+
+        private const val INT8_WEIGHTS = "int8-weights"
+
+        /** The engine that runs a format; null where none does. */
+        fun of(format: Format): EngineKind? = entries.find { format in it.formats }
+    }
+}
+
+private const val LONGEST = 200
+
+/** What a library says of its failure, as one line of a reasonable length. */
+internal fun oneLine(error: Throwable): String {
+    val root = generateSequence(error) { it.cause }.last()
+    val said = error.message ?: root.message ?: root.javaClass.simpleName
+    return said.trim().split(Regex("\\s+")).joinToString(" ").take(LONGEST)
+}
