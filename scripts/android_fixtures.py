@@ -3,12 +3,17 @@
     python scripts/android_fixtures.py                      all bundles, one after the other: some minutes each
     python scripts/android_fixtures.py --only classify-fp32 --only detect-int8
     python scripts/android_fixtures.py --force              export also what is there already
+    python scripts/android_fixtures.py --no-export          only the expected results, with this Python's ONNX Runtime
 
 In --directory: bundles/NAME, exported by the command that users have; pictures/, photographs of the golden fixtures and
 drawn scenes, as PNG; and expected/NAME, whose expected.json says, picture by picture, what preprocessing makes of it,
 and by format what Python's engine returns for that, and the typed result. A bundle is exported again when the
 exporter's sources have changed; expected results are always made anew. The conventions for files are those of
 tests/golden/README.md.
+
+ONNX Runtime is the release that the Android project has (android_demo/gradle/libs.versions.toml); where this Python has
+another one, it is installed into --directory. From release to release it rounds differently somewhere, and in int8 what
+falls to the other side is a whole step.
 """
 
 from __future__ import annotations
@@ -16,6 +21,9 @@ from __future__ import annotations
 import hashlib
 import importlib.metadata
 import json
+import os
+import platform
+import re
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
@@ -41,6 +49,8 @@ COMMAND = "from xformer_mobile import cli; cli.{}_main()"
 ROOT = Path(__file__).parent.parent
 
 GOLDEN_IMAGES = ROOT / "tests/golden/preprocess/images"
+
+VERSIONS = ROOT / "android_demo/gradle/libs.versions.toml"
 
 SOURCES = ("export/**/*.py", "xformer_mobile/*.py", "xformer_mobile/sample_weights/*")
 """What an exported bundle depends on, in the repository."""
@@ -161,6 +171,7 @@ def write_expected(path: Path, files: Sequence[Path], directory: Path) -> None:
             "bundle": path.name,
             "task": bundle.task,
             "threads": THREADS,
+            "architecture": platform.machine(),
             "engines": engines,
             "tools": {name: importlib.metadata.version(name) for name in ("onnxruntime", "ai-edge-litert")},
             "cases": cases,
@@ -198,6 +209,27 @@ def stored(file: Path, name: str) -> dict[str, str]:
     return {"file": name, "sha256": file_sha256(file)}
 
 
+# ---- the ONNX Runtime of the Android project ---------------------------------------------------------------------
+
+
+def onnxruntime_path(directory: Path) -> dict[str, str]:
+    """The environment that Python finds Android's release with; nothing where it is this Python's."""
+    found = re.search(r'^onnxruntime = "(.+)"$', VERSIONS.read_text(), re.MULTILINE)
+    if found is None:
+        sys.exit(f"{VERSIONS} has no line onnxruntime")
+    version = found[1]
+    if importlib.metadata.version("onnxruntime") == version:
+        return {}
+    place = directory / f"onnxruntime-{version}"
+    if not place.is_dir():
+        click.echo(f"onnxruntime {version}: installing into {place}", err=True)
+        with exclusive_directory(place) as staging:
+            options = ("--quiet", "--disable-pip-version-check", "--no-deps", "--target", str(staging))
+            if subprocess.run([sys.executable, "-m", "pip", "install", *options, f"onnxruntime=={version}"]).returncode:
+                sys.exit(f"onnxruntime {version} could not be installed")
+    return {"PYTHONPATH": str(place.resolve())}
+
+
 # ---- the command -------------------------------------------------------------------------------------------------
 
 
@@ -207,15 +239,21 @@ def stored(file: Path, name: str) -> dict[str, str]:
 )
 @click.option("--only", multiple=True, type=click.Choice(NAMES), metavar="NAME", help="[default: all]")
 @click.option("--force", is_flag=True, help="Export also what is there already.")
+@click.option("--no-export", is_flag=True, help="Only make the expected results, with this Python's ONNX Runtime.")
 @click.option("--directory", type=click.Path(path_type=Path), default=Path("build/android"), show_default=True)
-def command(only: tuple[str, ...], force: bool, directory: Path) -> None:
-    files = write_pictures(directory / "pictures")
-    for row in ROWS:
-        if only and row.name not in only:
-            continue
-        bundle = export(row, directory, force)
-        write_expected(bundle, files, directory / "expected" / row.name)
-        click.echo(f"{row.name}: {bundle}")
+def command(only: tuple[str, ...], force: bool, no_export: bool, directory: Path) -> None:
+    rows = [row for row in ROWS if not only or row.name in only]
+    if no_export:
+        files = write_pictures(directory / "pictures")
+        for row in rows:
+            write_expected(directory / "bundles" / row.name, files, directory / "expected" / row.name)
+            click.echo(f"{row.name}: {directory / 'expected' / row.name}")
+        return
+    for row in rows:
+        click.echo(f"{row.name}: {export(row, directory, force)}")
+    again = [argument for row in rows for argument in ("--only", row.name)]
+    arguments = [sys.executable, __file__, "--no-export", *again, "--directory", str(directory)]
+    sys.exit(subprocess.run(arguments, env={**os.environ, **onnxruntime_path(directory)}).returncode)
 
 
 if __name__ == "__main__":

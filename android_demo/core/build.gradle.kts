@@ -20,6 +20,7 @@ kotlin {
 
 dependencies {
     implementation(libs.serialization.json)
+    testImplementation("com.networknt:json-schema-validator:1.5.9")
     testImplementation(libs.junit)
     testImplementation(libs.kotlin.test)
     testRuntimeOnly(libs.junit.launcher)
@@ -27,6 +28,7 @@ dependencies {
 
 tasks.test {
     useJUnitPlatform()
+    maxHeapSize = "256m" // about a phone's: tests of large pictures fail where the code takes more
     systemProperty("xformer.golden", rootProject.file("../tests/golden").path)
     systemProperty("xformer.schemas", rootProject.file("../xformer_mobile/schemas").path)
 }

@@ -11,6 +11,7 @@ import xformer.mobile.core.BundleException
 import xformer.mobile.core.Classifications
 import xformer.mobile.core.ClassMap
 import xformer.mobile.core.Detections
+import xformer.mobile.core.Engine
 import xformer.mobile.core.EngineException
 import xformer.mobile.core.EngineOptions
 import xformer.mobile.core.EngineReport
@@ -142,14 +143,20 @@ public class XFormer private constructor(private val predictor: Predictor, priva
          */
         public suspend fun open(bundle: Bundle, options: XFormerOptions = XFormerOptions()): XFormer {
             val (kind, format, accelerator) = plan(bundle.formats, options)
-            val settings = EngineOptions(options.threads, accelerator)
+            return open(bundle, options.warmUp) {
+                kind.open(bundle, format, EngineOptions(options.threads, accelerator))
+            }
+        }
+
+        /** Opens a bundle in the engine that [engine] opens, on the thread that will use it. */
+        internal suspend fun open(bundle: Bundle, warmUp: Boolean, engine: () -> Engine): XFormer {
             val worker = Worker()
             var opened: Predictor? = null
             try {
                 worker.run {
-                    val predictor = Predictor(bundle, kind.open(bundle, format, settings))
+                    val predictor = Predictor(bundle, engine())
                     opened = predictor
-                    if (options.warmUp) warmUp(predictor)
+                    if (warmUp) warmUp(predictor)
                 }
                 return XFormer(checkNotNull(opened), worker)
             } catch (error: Throwable) { // cancelled, too

@@ -1,9 +1,11 @@
 package xformer.mobile.demo
 
 import android.content.Context
+import xformer.mobile.DeviceInfo
 import xformer.mobile.XFormer
 import xformer.mobile.XFormerOptions
-import xformer.mobile.demo.model.AssetBundles
+import xformer.mobile.demo.benchmark.ResultStore
+import xformer.mobile.demo.model.AppBundles
 import xformer.mobile.demo.model.BundleStore
 import xformer.mobile.demo.model.Choice
 import xformer.mobile.demo.ui.ResourceWords
@@ -17,10 +19,13 @@ class Demo(context: Context) {
 
     val words: Words = ResourceWords(app.resources)
 
-    val bundles = BundleStore(AssetBundles(app.assets), File(app.noBackupFilesDir, "bundles"))
+    val bundles = BundleStore(AppBundles(app), File(app.noBackupFilesDir, "bundles"))
 
     /** Results that can be shared; see [ResultsProvider]. */
-    val results = resultsDirectory(app)
+    val results = ResultStore(resultsDirectory(app), most = 10)
+
+    /** What the device says of itself. */
+    val device = DeviceInfo(app)
 
     /** What the user has chosen to run; kept. */
     var choice: Choice
@@ -38,7 +43,7 @@ class Demo(context: Context) {
      */
     suspend fun open(choice: Choice): XFormer =
         XFormer.open(
-            bundles.open(choice.bundle),
+            bundles.open(bundles.find(choice.bundle)),
             XFormerOptions(engine = choice.engine, threads = choice.threads, accelerator = choice.accelerator),
         )
 

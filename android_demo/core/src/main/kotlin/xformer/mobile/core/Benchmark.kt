@@ -9,6 +9,7 @@ public interface Clock {
     /** Of a clock that only goes forward. */
     public fun nanos(): Long
 
+    /** The time of day. */
     public fun now(): Instant
 
     /** The system's. */
@@ -20,7 +21,10 @@ public interface Clock {
 }
 
 /** How hot a phone is; the values of Android's PowerManager, in their order. */
-public enum class ThermalState(public val id: String) {
+public enum class ThermalState(
+    /** Its name in a [LatencyRun]. */
+    public val id: String,
+) {
     NONE("none"),
     LIGHT("light"),
     MODERATE("moderate"),
@@ -32,6 +36,7 @@ public enum class ThermalState(public val id: String) {
 
 /** What a phone says of itself during a benchmark; null where it does not say. */
 public interface BenchmarkProbe {
+    /** How hot it is now. */
     public fun thermalState(): ThermalState? = null
 
     /** Memory of this process that is in RAM now. */

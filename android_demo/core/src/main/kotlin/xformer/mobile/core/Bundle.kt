@@ -15,7 +15,12 @@ public fun interface PictureDecoder {
  * One converted model of a bundle. [file] exists (a directory for [Format.COREML]), is inside the bundle and has the
  * manifest's [sha256].
  */
-public class Artifact(public val format: Format, public val file: File, public val sha256: String, public val sizeBytes: Long)
+public class Artifact(
+    public val format: Format,
+    public val file: File,
+    public val sha256: String,
+    public val sizeBytes: Long,
+)
 
 /** An [image] of the input's size, and what the reference model returns for it, by output name. */
 public class GoldenCase(public val name: String, public val image: RgbImage, public val outputs: Outputs)
@@ -26,7 +31,13 @@ public class GoldenCase(public val name: String, public val image: RgbImage, pub
  * Nothing in it is trusted: the manifest is checked when the bundle is opened, each file when it is asked for. May be
  * used from any thread.
  */
-public class Bundle private constructor(public val directory: File, public val manifest: Manifest) {
+public class Bundle private constructor(
+    /** Where the bundle is. */
+    public val directory: File,
+    /** What it says of itself. */
+    public val manifest: Manifest,
+) {
+    /** What the model does. */
     public val task: Task get() = manifest.model.task
 
     /** The classes' names, in the order of their indices. */
@@ -35,8 +46,10 @@ public class Bundle private constructor(public val directory: File, public val m
     /** fp32, fp16, int8 or int8-weights. */
     public val precision: String get() = manifest.precision
 
+    /** The input's size. */
     public val imageSize: ImageSize = ImageSize(manifest.input.shape[1], manifest.input.shape[2])
 
+    /** How a picture is fitted to the input. */
     public val resizeRule: ResizeRule get() = manifest.input.resize.rule
 
     /** The outputs' shapes by name, in the manifest's order. */
@@ -56,7 +69,9 @@ public class Bundle private constructor(public val directory: File, public val m
      */
     public fun artifact(format: Format): Artifact {
         val entry = manifest.artifacts.find { it.format == format }
-            ?: throw UsageException("$directory has no ${format.id} artifact; it has ${formats.joinToString { it.id }}")
+            ?: throw UsageException(
+                "the bundle ${directory.name} has no ${format.id} artifact; it has ${formats.joinToString { it.id }}",
+            )
         return Artifact(format, checked(entry), entry.sha256, entry.sizeBytes)
     }
 
@@ -97,16 +112,14 @@ public class Bundle private constructor(public val directory: File, public val m
         val image = try {
             decode.decode(content(entry.input, MAX_PICTURE_BYTES))
         } catch (error: ImageException) {
-            throw BundleException("golden input ${entry.input.file} of $directory: ${error.message}", error)
+            throw BundleException("${named(entry.input.file)} can't be used: ${error.message}", error)
         }
         if (image.width != imageSize.width || image.height != imageSize.height) {
-            throw BundleException(
-                "golden input ${entry.input.file} of $directory is ${image.height}x${image.width}, not $imageSize",
-            )
+            throw BundleException("${named(entry.input.file)} is ${image.height}x${image.width}, not $imageSize")
         }
         val outputs = outputShapes.mapValues { (name, shape) ->
             val stored = entry.outputs[name]
-                ?: throw BundleException("the golden outputs of ${entry.input.file} in $directory lack ${quote(name)}")
+                ?: throw BundleException("the golden outputs for ${named(entry.input.file)} lack ${quote(name)}")
             floats(stored, shape)
         }
         return GoldenCase(entry.input.file.substringAfterLast('/').substringBeforeLast('.'), image, outputs)
@@ -116,7 +129,7 @@ public class Bundle private constructor(public val directory: File, public val m
         val size = Float.SIZE_BYTES * volume(shape).toInt()
         val content = content(stored, size)
         if (content.size != size) {
-            throw BundleException("golden output ${stored.file} of $directory does not have the shape ${describe(shape)}")
+            throw BundleException("${named(stored.file)} does not have the shape ${describe(shape)}")
         }
         val values = FloatArray(content.size / Float.SIZE_BYTES)
         ByteBuffer.wrap(content).order(ByteOrder.LITTLE_ENDIAN).asFloatBuffer().get(values)
@@ -143,7 +156,7 @@ public class Bundle private constructor(public val directory: File, public val m
     /** The content of a file of at most [limit] bytes; what is checked is what is returned. */
     private fun content(entry: Manifest.FileEntry, limit: Int): ByteArray = reading(entry.file) {
         val file = existing(entry.file, isDirectory = false)
-        if (file.length() > limit) throw BundleException("$file has more than $limit bytes; it should have fewer")
+        if (file.length() > limit) throw BundleException("${named(entry.file)} has more than $limit bytes")
         val content = file.inputStream().use { it.readAtMost(limit) }
         checkSha256(entry.file, entry.sha256, sha256(content))
         content
@@ -153,12 +166,12 @@ public class Bundle private constructor(public val directory: File, public val m
         val file = File(directory, path)
         // The manifest's rule for paths lets none leave the bundle; a symbolic link could.
         if (!file.canonicalFile.startsWith(directory.canonicalFile)) {
-            throw BundleException("$file leads out of the bundle")
+            throw BundleException("${named(path)} leads out of it")
         }
         when {
-            !file.exists() -> throw BundleException("$file is missing, which the manifest names")
-            isDirectory && !file.isDirectory -> throw BundleException("$file is not a directory")
-            !isDirectory && !file.isFile -> throw BundleException("$file is not a file")
+            !file.exists() -> throw BundleException("${named(path)} is missing; the manifest names it")
+            isDirectory && !file.isDirectory -> throw BundleException("${named(path)} is not a directory")
+            !isDirectory && !file.isFile -> throw BundleException("${named(path)} is not a file")
         }
         return file
     }
@@ -166,16 +179,18 @@ public class Bundle private constructor(public val directory: File, public val m
     private fun checkSha256(path: String, stated: String, found: String) {
         if (found != stated) {
             throw BundleException(
-                "${File(directory, path)} is not the file that the manifest describes: its sha256 is " +
+                "${named(path)} is not the file that the manifest describes: its sha256 is " +
                     "${found.take(12)}..., not ${stated.take(12)}...; it was changed, truncated or exchanged",
             )
         }
     }
 
+    private fun named(path: String): String = "$path of the bundle ${directory.name}"
+
     private inline fun <T> reading(path: String, block: () -> T): T = try {
         block()
     } catch (error: IOException) {
-        throw BundleException("can't read ${File(directory, path)}: ${error.message}", error)
+        throw BundleException("can't read ${named(path)}: ${error.message}", error)
     }
 
     public companion object {

@@ -42,9 +42,9 @@ public object BundleArchive {
     public fun unpack(zip: InputStream, directory: File, limits: Limits = Limits()): Bundle {
         if (directory.exists()) throw UsageException("$directory exists; remove it, or choose another name")
         return staged(directory) { staging ->
-            val packed = File(staging, "bundle.zip")
+            val packed = File(staging, ".zip")
             write(packed, zip, Budget(limits.maxArchiveBytes, "the archive"))
-            val bundle = File(staging, "bundle")
+            val bundle = File(staging, directory.name)
             try {
                 checkDirectorySize(packed, limits)
                 ZipFile(packed, Charsets.ISO_8859_1).use { archive -> unpack(archive, packed.length(), bundle, limits) }
@@ -58,8 +58,8 @@ public object BundleArchive {
     }
 
     /**
-     * Copies a bundle to [directory] and opens it. [names] are all of the bundle's files, relative with forward slashes;
-     * [open] opens one.
+     * Copies a bundle to [directory] and opens it. [names] are all of the bundle's files, relative and with forward
+     * slashes; [open] opens one.
      *
      * Where [directory] holds this very bundle whole, nothing is copied; another bundle there is replaced.
      *
@@ -70,11 +70,11 @@ public object BundleArchive {
         val manifest = try {
             open(Manifest.FILE).use { it.readAtMost(Manifest.MAX_BYTES + 1) }
         } catch (error: IOException) {
-            throw BundleException("the source is not a bundle: can't read its ${Manifest.FILE}: ${error.message}", error)
+            throw BundleException("the bundle's ${Manifest.FILE} can't be read: ${error.message}", error)
         }
         present(directory, manifest)?.let { return it }
         return staged(directory) { staging ->
-            val bundle = File(staging, "bundle")
+            val bundle = File(staging, directory.name)
             install(manifest, names, open, bundle, Budget(Long.MAX_VALUE, "the bundle"))
             bundle
         }
@@ -83,7 +83,8 @@ public object BundleArchive {
     /** The bundle in [directory], if it is whole and has that very manifest. */
     private fun present(directory: File, manifest: ByteArray): Bundle? = try {
         val file = File(directory, Manifest.FILE)
-        if (file.isFile && file.readBytes().contentEquals(manifest)) Bundle.open(directory).also { it.verify() } else null
+        val isSame = file.isFile && file.readBytes().contentEquals(manifest)
+        if (isSame) Bundle.open(directory).also { it.verify() } else null
     } catch (_: BundleException) {
         null
     } catch (_: IOException) {
@@ -96,10 +97,10 @@ public object BundleArchive {
         val staging = File(place.parentFile, ".${place.name}.partial")
         try {
             deleteTree(staging) // what a killed process has left
-            if (!staging.mkdirs()) throw BundleException("can't write $staging")
+            if (!staging.mkdirs()) throw BundleException("can't make the directory $staging")
             val made = make(staging)
             Bundle.open(made).verify()
-            val old = File(staging, "old")
+            val old = File(staging, ".old")
             if (place.exists() && !place.renameTo(old)) throw BundleException("can't replace $place")
             if (!made.renameTo(place)) {
                 old.renameTo(place)
@@ -121,7 +122,7 @@ public object BundleArchive {
         val top = top(files.keys)
         val names = files.keys.filter { it.startsWith(top) }.map { it.removePrefix(top) }
         val open = { name: String -> archive.getInputStream(files.getValue(top + name)) }
-        val budget = Budget(minOf(limits.maxUnpackedBytes, limits.maxRatio * packedBytes), "the archive unpacked")
+        val budget = Budget(minOf(limits.maxUnpackedBytes, limits.maxRatio * packedBytes), "the bundle")
         val manifest = open(Manifest.FILE).use { it.readAtMost(Manifest.MAX_BYTES + 1) }
         install(manifest, names, open, bundle, budget)
     }
@@ -151,7 +152,7 @@ public object BundleArchive {
         val found = names.filter { it.count { letter -> letter == '/' } == 1 && it.endsWith("/${Manifest.FILE}") }
         return when (found.size) {
             1 -> found.single().removeSuffix(Manifest.FILE)
-            0 -> throw BundleException("the archive holds no bundle: it has no ${Manifest.FILE} at its top or in a folder")
+            0 -> throw BundleException("the archive holds no bundle: no ${Manifest.FILE} at its top or in a folder")
             else -> throw BundleException("the archive holds ${found.size} bundles; pack one bundle an archive")
         }
     }
@@ -162,7 +163,8 @@ public object BundleArchive {
             val tail = ByteArray(minOf(file.length(), END_BYTES + MAX_COMMENT_BYTES).toInt())
             file.seek(file.length() - tail.size)
             file.readFully(tail)
-            val end = (tail.size - END_BYTES.toInt() downTo 0).find { littleEndian(tail, it) == END_SIGNATURE } ?: return
+            val last = tail.size - END_BYTES.toInt()
+            val end = (last downTo 0).find { littleEndian(tail, it) == END_SIGNATURE } ?: return
             if (littleEndian(tail, end + DIRECTORY_BYTES_AT) > ENTRY_BYTES * limits.maxEntries) tooManyEntries(limits)
         }
     }
@@ -184,12 +186,12 @@ public object BundleArchive {
     // ---- files ----------------------------------------------------------------------------------------------
 
     /** So many bytes may still be written; [what] names them. */
-    private class Budget(private val limit: Long, private val what: String) {
+    private class Budget(private val limit: Long, val what: String) {
         private var spent = 0L
 
         fun spend(count: Int) {
             spent += count
-            if (spent > limit) throw BundleException("$what takes more than $limit bytes; a bundle is smaller")
+            if (spent > limit) throw BundleException("$what takes more than $limit bytes, which is too many")
         }
     }
 
@@ -206,10 +208,10 @@ public object BundleArchive {
         val (trees, artifacts) = manifest.artifacts.partition { it.format == Format.COREML }
         val inTrees = trees.flatMap { tree -> names.filter { it.startsWith("${tree.file}/") } }
         write(File(bundle, Manifest.FILE), content.inputStream(), budget)
-        val known = names.toSet()
+        val known = names.toHashSet()
         for (name in (single + artifacts.map { it.file } + inTrees).distinct()) {
             if (name !in known) throw BundleException("the bundle lacks $name, which its manifest names")
-            if (!isPath(name)) throw BundleException("the bundle has a file ${quote(name)}, which is no path in a bundle")
+            if (!isPath(name)) throw BundleException("the bundle has a file ${quote(name)}, which it may not")
             val source = try {
                 open(name)
             } catch (error: IOException) {
@@ -229,7 +231,7 @@ public object BundleArchive {
                 }
             }
         } catch (error: IOException) {
-            throw BundleException("can't unpack $file: ${error.message}", error)
+            throw BundleException("can't write ${budget.what}: ${error.message}", error)
         }
     }
 }

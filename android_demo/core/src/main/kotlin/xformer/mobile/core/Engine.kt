@@ -5,9 +5,16 @@ import kotlin.concurrent.withLock
 
 /** What an engine computes on; [id] is its name in reports. */
 public enum class Accelerator(public val id: String) {
+    /** The engine's own kernels. */
     CPU("cpu"),
+
+    /** XNNPACK's kernels, on the CPU too. */
     XNNPACK("xnnpack"),
+
+    /** The graphics processor, by LiteRT's delegate. */
     GPU("gpu"),
+
+    /** Whatever Android's Neural Networks API chooses. */
     NNAPI("nnapi"),
 }
 
@@ -24,7 +31,7 @@ public data class EngineOptions(val threads: Int? = null, val accelerator: Accel
 
 /**
  * What an engine is and how it was opened: [engine] is "onnxruntime" or "litert". [used] is null where it can't be told
- * whether the accelerator that was [requested] computes. [notes] are for people, such as what runs on the CPU after all.
+ * whether the accelerator that was [requested] computes. [notes] are for people: what runs on the CPU after all.
  */
 public data class EngineReport(
     val engine: String,
@@ -38,6 +45,7 @@ public data class EngineReport(
 
 /** A model that is loaded. Layout, dtype, scale and zero point of the engine stay inside. */
 public interface Engine : AutoCloseable {
+    /** What it is and how it was opened. */
     public val report: EngineReport
 
     /**
@@ -47,7 +55,7 @@ public interface Engine : AutoCloseable {
      */
     public fun run(image: RgbImage): Outputs
 
-    /** Releases the model; closing twice is fine. */
+    /** Releases the model. */
     override fun close()
 }
 

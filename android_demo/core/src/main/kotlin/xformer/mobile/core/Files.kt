@@ -62,7 +62,7 @@ private val byBytes = Comparator<String> { a, b ->
     val first = a.encodeToByteArray()
     val second = b.encodeToByteArray()
     val differing = (0 until minOf(first.size, second.size)).find { first[it] != second[it] }
-    if (differing == null) first.size - second.size else first[differing].toUByte().compareTo(second[differing].toUByte())
+    if (differing == null) first.size - second.size else unsigned(first[differing]) - unsigned(second[differing])
 }
 
 /** Deletes a file or a directory with all that is in it, but nothing that a symbolic link leads to. */
@@ -70,6 +70,8 @@ internal fun deleteTree(file: File) {
     if (!Files.isSymbolicLink(file.toPath())) file.listFiles()?.forEach(::deleteTree)
     file.delete()
 }
+
+private fun unsigned(byte: Byte): Int = byte.toInt() and 0xff
 
 private fun hex(bytes: ByteArray): String {
     val digits = "0123456789abcdef"

@@ -39,13 +39,14 @@ public data class OutputComparison(
 /** The [share], 0..1, of a task's results that are the same; [name] says which results, [figures] what else differs. */
 public data class Agreement(val name: String, val share: Double, val figures: Map<String, Double>)
 
-/** An engine against the reference. [misses] has one sentence for each bound of the [tolerance] that is not kept. */
-public class ParityResult internal constructor(
+/** An engine against the reference on so many [images]. */
+public class ParityResult(
     public val images: Int,
     public val outputs: List<OutputComparison>,
     public val agreement: Agreement,
     public val tolerance: Tolerance,
 ) {
+    /** One sentence for each bound that is not kept. */
     public val misses: List<String> = outputs.flatMap { misses(it) } + agreementMisses()
 
     /** Whether every bound is kept. */
@@ -104,10 +105,10 @@ public object GoldenReplay {
         report: (done: Int, of: Int) -> Unit = { _, _ -> },
     ): ParityResult {
         val stated = bundle.manifest.parity[format.id] ?: throw BundleException(
-            "${bundle.directory} states no tolerance for ${format.id}: it was exported with --no-verify; export it without",
+            "the bundle states no tolerance for ${format.id}: it was exported with --no-verify; export it without",
         )
         val count = bundle.manifest.golden.size
-        if (count == 0) throw BundleException("${bundle.directory} has no golden inputs; export it again")
+        if (count == 0) throw BundleException("the bundle has no golden inputs; export it again")
         val checked = engine.checkedBy(bundle)
         val outputs = bundle.outputShapes.keys.map(::OutputFigures)
         val agreement = AgreementFigures.of(bundle.postprocess(), bundle.imageSize)

@@ -7,8 +7,8 @@ import kotlinx.serialization.json.Json
 /**
  * What one session on one phone measured: raw samples in nanoseconds, by artifact, engine and phase.
  *
- * The document of xformer_mobile/schemas/latency_run.schema.json, which `xformer-bench show` reads. A field that is null
- * by default is left out where it is null.
+ * The document of xformer_mobile/schemas/latency_run.schema.json, which `xformer-bench show` reads. A field whose
+ * default is null is left out where it is null.
  */
 @Serializable
 public data class LatencyRun(
@@ -26,12 +26,10 @@ public data class LatencyRun(
     public data class Generator(val name: String, val version: String)
 
     /** The file's content. */
-    public fun toJson(): String = json.encodeToString(serializer(), this) + "\n"
+    public fun toJson(): String = Json.encodeToString(serializer(), this) + "\n"
 
-    public companion object {
-        internal const val SCHEMA_VERSION = "1.0"
-
-        private val json = Json
+    internal companion object {
+        const val SCHEMA_VERSION = "1.0"
     }
 }
 
@@ -85,6 +83,7 @@ public data class Measurement(
     val memory: Memory? = null,
     val disturbances: Disturbances? = null,
 ) {
+    /** The model, in the words of its manifest. */
     @Serializable
     public data class Model(
         val task: String,
@@ -94,18 +93,21 @@ public data class Measurement(
         @SerialName("image_size") val imageSize: List<Int>,
     )
 
+    /** The file that was measured. */
     @Serializable
     public data class Artifact(val format: String, val sha256: String, @SerialName("size_bytes") val sizeBytes: Long)
 
+    /** What ran it. */
     @Serializable
     public data class Engine(
         val name: String,
         /** Null: the engine's own choice. */
         val threads: Int?,
+        /** An id of [Accelerator]; "(requested)" behind it where it can't be told whether it computed. */
         val accelerator: String? = null,
     )
 
-    /** Of each phase the samples in the order of measurement. */
+    /** What is measured apart. */
     @Serializable
     public data class Phases(
         val load: Phase,
@@ -124,6 +126,7 @@ public data class Measurement(
         )
     }
 
+    /** Times in nanoseconds, in the order of measurement. */
     @Serializable
     public data class Phase(
         @SerialName("samples_ns") val samplesNs: List<Long>,
@@ -141,6 +144,7 @@ public data class Measurement(
         @SerialName("rss_peak_bytes") val rssPeakBytes: Long? = null,
     )
 
+    /** What was noticed; readers judge for themselves from the samples too. */
     @Serializable
     public data class Disturbances(
         /** How often the system took the processor away during inference. */

@@ -10,7 +10,7 @@ import kotlinx.serialization.json.decodeFromJsonElement
  * What a bundle's manifest.json says: xformer_mobile/schemas/manifest.schema.json, schema version 1.x.
  *
  * One that exists has been checked: it follows the schema and does not contradict itself. Fields that are not known are
- * ignored. Shapes are row-major; [Postprocess] and [Input.shape] count in input pixels.
+ * ignored. Shapes are row-major.
  */
 @Serializable
 public data class Manifest(
@@ -38,6 +38,7 @@ public data class Manifest(
     @Serializable
     public data class Generator(val name: String, val version: String)
 
+    /** What the reference model is. */
     @Serializable
     public data class Model(
         val task: Task,
@@ -50,6 +51,7 @@ public data class Manifest(
         val weights: Weights,
     )
 
+    /** Where the weights come from, and the sha256 of that file. */
     @Serializable
     public data class Weights(
         val source: WeightsSource,
@@ -58,19 +60,23 @@ public data class Manifest(
         val seed: Long? = null,
     )
 
-    /** Where weights come from; those of [UNTRAINED] are drawn at random, and the predictions mean nothing. */
+    /** A source of weights. */
     @Serializable
     public enum class WeightsSource {
+        /** A user's training. */
         @SerialName("checkpoint")
         CHECKPOINT,
 
+        /** The project's sample weights, which know drawn scenes only. */
         @SerialName("sample")
         SAMPLE,
 
+        /** Drawn at random: the predictions mean nothing. */
         @SerialName("untrained")
         UNTRAINED,
     }
 
+    /** What every artifact takes: the bytes of an RGB picture. */
     @Serializable
     public data class Input(
         val name: String,
@@ -83,6 +89,7 @@ public data class Manifest(
         val normalization: Normalization,
     )
 
+    /** How a picture becomes the input, see [Fit]. */
     @Serializable
     public data class Resize(
         val rule: ResizeRule,
@@ -99,6 +106,7 @@ public data class Manifest(
         val std: List<Double>,
     )
 
+    /** A float32 output. */
     @Serializable
     public data class Output(val name: String, val shape: List<Int>, val dtype: String, val meaning: String)
 
@@ -106,7 +114,7 @@ public data class Manifest(
     @Serializable
     public data class Postprocess(
         @SerialName("top_k") val topK: Int? = null,
-        /** By scale, finest first: the anchors' width and height. */
+        /** By scale, finest first: the anchors' width and height in input pixels. */
         val anchors: List<List<List<Double>>>? = null,
         val strides: List<Int>? = null,
         @SerialName("score_threshold") val scoreThreshold: Double? = null,
@@ -115,6 +123,7 @@ public data class Manifest(
         val palette: List<List<Int>>? = null,
     )
 
+    /** One converted model: a file, or a directory for [Format.COREML]. */
     @Serializable
     public data class Artifact(
         val format: Format,
@@ -150,6 +159,7 @@ public data class Manifest(
     @Serializable
     public data class Ranges(val method: String, @SerialName("snr_db") val snrDb: Map<String, Double?>)
 
+    /** How much of something is in int8: so many of [all], and the [share] 0..1. */
     @Serializable
     public data class Int8Share(val int8: Long, val all: Long, val share: Double)
 
@@ -173,6 +183,7 @@ public data class Manifest(
         val tried: List<JsonObject>,
     )
 
+    /** A part of the model that stays float; [noise] is what rounding it alone does to the outputs, of their power. */
     @Serializable
     public data class FloatPart(val path: String, val macs: Long, val noise: Double)
 
@@ -197,6 +208,7 @@ public data class Manifest(
         val agreement: ParityAgreement,
     )
 
+    /** The [share], 0..1, of the task's results that agree. */
     @Serializable
     public data class ParityAgreement(val name: String, val share: Double)
 

@@ -23,8 +23,8 @@ internal fun checkVersion(document: JsonElement) {
     val major = version.content.substringBefore('.')
     if (major.isNotEmpty() && major.all { it in '0'..'9' } && major != "1") {
         throw ManifestException(
-            "has schema version ${quote(version.content)}; this version reads 1.x: update the app or export the bundle " +
-                "with a version of xformer-mobile that fits",
+            "has schema version ${quote(version.content)}; this version reads 1.x: update the app, or export the " +
+                "bundle with the xformer-mobile that the app is of",
         )
     }
 }
@@ -58,7 +58,8 @@ internal fun checkFits(type: SerialDescriptor, element: JsonElement, place: Stri
         }
         StructureKind.LIST -> {
             val items = element as? JsonArray ?: wrong(place, element, "a list")
-            items.forEachIndexed { index, value -> checkFits(type.getElementDescriptor(0), value, join(place, "$index")) }
+            val itemType = type.getElementDescriptor(0)
+            items.forEachIndexed { index, value -> checkFits(itemType, value, join(place, "$index")) }
         }
         else -> checkPrimitive(type, kind, element, place)
     }
@@ -119,8 +120,8 @@ private val TARGETS = listOf("arm", "x86")
 /** What the 16 bits of a class map can tell apart. */
 private const val MAX_CLASSES = 1 shl 16
 
-/** All outputs together: 1 GiB, many times what the largest model returns. */
-private const val MAX_OUTPUT_VALUES = 1L shl 28
+/** All outputs together: 256 MiB, as much as a phone gives an app. */
+private const val MAX_OUTPUT_VALUES = 1L shl 26
 
 /** Whether a path stays below the bundle's directory, by its letters: relative, no "..", no hidden part. */
 internal fun isPath(path: String): Boolean = path.length <= MAX_PATH_LENGTH && PATH.matches(path)
@@ -303,9 +304,11 @@ private fun checkAtLeast(place: String, number: Int, least: Int) = checkAtLeast(
 private fun checkAtLeast(place: String, number: Long, least: Long) =
     ensure(place, number >= least) { "$number; valid: from $least on" }
 
-private fun checkNotEmpty(place: String, text: String) = ensure(place, text.isNotEmpty()) { "nothing; valid: one or more" }
+private fun checkNotEmpty(place: String, text: String) =
+    ensure(place, text.isNotEmpty()) { "an empty text; valid: one letter or more" }
 
-private fun checkNotEmpty(place: String, list: List<*>) = ensure(place, list.isNotEmpty()) { "nothing; valid: one or more" }
+private fun checkNotEmpty(place: String, list: List<*>) =
+    ensure(place, list.isNotEmpty()) { "an empty list; valid: one or more" }
 
 private fun checkOneOf(place: String, text: String, valid: List<String>) =
     ensure(place, text in valid) { "${quote(text)}; valid: ${valid.joinToString(" or ")}" }
@@ -327,10 +330,11 @@ internal fun checkConsistency(manifest: Manifest) {
     var room = MAX_OUTPUT_VALUES
     for ((name, shape) in outputs) {
         val values = volume(shape.toIntArray())
-        agree(values <= room) { "output ${quote(name)} of $shape takes more memory than any output" }
+        agree(values <= room) { "output ${quote(name)} of $shape takes more memory than a phone has" }
         room -= values
     }
-    agree(manifest.artifacts.distinctBy { it.format }.size == manifest.artifacts.size) { "two artifacts have one format" }
+    val formats = manifest.artifacts.map { it.format }.distinct()
+    agree(formats.size == manifest.artifacts.size) { "two artifacts have one format" }
     val rule = manifest.input.resize.rule
     agree(model.task != Task.SEGMENT || rule == ResizeRule.RESIZE) {
         "class maps are for the rule 'resize', not '${rule.id}'"

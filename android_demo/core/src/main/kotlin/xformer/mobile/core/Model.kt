@@ -38,19 +38,23 @@ public enum class ResizeRule(public val id: String) {
 /** What an artifact is; [id] is its name in a manifest. */
 @Serializable
 public enum class Format(public val id: String) {
+    /** A model.onnx. */
     @SerialName("onnx")
     ONNX("onnx"),
 
+    /** ONNX Runtime's own: a model.ort. */
     @SerialName("ort")
     ORT("ort"),
 
+    /** A model.tflite. */
     @SerialName("tflite")
     TFLITE("tflite"),
 
-    /** A directory, unlike the others. */
+    /** A model.mlpackage: a directory, unlike the others, and nothing that runs here. */
     @SerialName("coreml")
     COREML("coreml"),
 
+    /** A model.pte. */
     @SerialName("executorch")
     EXECUTORCH("executorch"),
 }

@@ -11,8 +11,9 @@ public class Timed(
 /**
  * From pictures to typed results: a bundle's rules around an opened engine.
  *
- * Blocks the caller's thread. May be used from any number of threads: pictures are fitted and results made side by side,
- * the engine runs one at a time. Closing waits for the run, and closes the engine; a later call is a [UsageException].
+ * Blocks the caller's thread. May be used from any number of threads: pictures are fitted and results made side by
+ * side, the engine runs one at a time. Closing waits for the run, and closes the engine; a later call is a
+ * [UsageException].
  */
 public class Predictor(public val bundle: Bundle, engine: Engine) : AutoCloseable {
     /** The engine, held to the manifest. */

@@ -22,7 +22,8 @@ public interface RowSource {
  *
  * The bytes are not copied; do not change them while the picture is in use.
  *
- * @throws ImageException the sides are not positive, there are more than 178,956,970 pixels, or [bytes] has another size.
+ * @throws ImageException the sides are not positive, there are more than 178,956,970 pixels, or [bytes] has another
+ *     size.
  */
 public class RgbImage(
     override val width: Int,
@@ -43,7 +44,7 @@ public class RgbImage(
     }
 }
 
-/** The largest picture that is taken: 3 bytes of each pixel still are an array. */
+/** The largest picture that is taken, as in the Python code; its bytes still fit an array. */
 internal const val MAX_PIXELS = 178_956_970
 
 internal fun checkPixels(width: Int, height: Int) {

@@ -61,7 +61,8 @@ public fun noiseOf(measurement: Measurement): List<String> {
     }
     val apart = if (middle == 0.0) 0.0 else byProcess(inference).maxOf { abs(median(it) / middle - 1) }
     if (apart > PROCESSES_WITHIN) {
-        reasons += "a process differs from the others by ${percent(apart, 1)}, ${percent(PROCESSES_WITHIN, 0)} is allowed"
+        val allowed = percent(PROCESSES_WITHIN, 0)
+        reasons += "a process differs from the others by ${percent(apart, 1)}, $allowed is allowed"
     }
     val preempted = (measurement.disturbances?.preempted ?: 0L).toDouble() / samples.size
     if (preempted > MAX_PREEMPTED) {

@@ -8,8 +8,8 @@ import kotlin.math.min
 /**
  * The weights of Pillow's antialiased bilinear filter for one axis: section 3 of docs/preprocessing.md.
  *
- * Target sample i is made of the source samples from [first]`[i]` on, weighted with [weights] from [start]`[i]` until
- * [start]`[i + 1]`, fixed-point numbers with [BITS] bits behind the point. [most] is the largest number of them.
+ * Target sample i is made of the source samples from first(i) on, with the [weights] from start(i) until start(i + 1):
+ * fixed-point numbers with [BITS] bits behind the point. [most] is the largest number of them for one target sample.
  */
 internal class Taps private constructor(val first: IntArray, val start: IntArray, val weights: IntArray) {
     val most: Int = first.indices.maxOf(::count)

@@ -83,13 +83,14 @@ class BundleTest {
         File(temporary, "golden/001.png").delete()
         val cases = bundle.golden(rawDecoder).iterator()
         assertEquals("000", cases.next().name)
-        assertContains(refusal<BundleException> { cases.next() }, "001.png is missing")
+        assertContains(refusal<BundleException> { cases.next() }, "001.png of the bundle ${temporary.name} is missing")
     }
 
     @Test
     fun `an artifact that is a directory has the sha256 of what sha256sum prints`() {
-        // Of tree_sha256 in xformer_mobile/files.py for the same three files. U+FF5E comes after U+1F600 in UTF-16 only.
-        val files = mapOf("b" to "one", "a/c.bin" to "two", "a.b" to "three", "\uFF5E" to "four", "\uD83D\uDE00" to "five")
+        // Of tree_sha256 in xformer_mobile/files.py for the same files. The last two change places in UTF-16.
+        val files =
+            mapOf("b" to "one", "a/c.bin" to "two", "a.b" to "three", "\uFF5E" to "four", "\uD83D\uDE00" to "five")
         for ((name, content) in files) File(temporary, name).apply { parentFile.mkdirs() }.writeText(content)
         File(temporary, "empty").mkdir()
         assertEquals("bb7ccf2453a84042f9a8a7de81fb517c923656ff1153b18d52cc5d84ed35748a", treeSha256(temporary))
@@ -142,8 +143,8 @@ class BundleTest {
             RandomAccessFile(File(bundle, "manifest.json"), "rw").use { it.setLength(Manifest.MAX_BYTES + 1L) }
         },
         "manifest not JSON" to bad("is not JSON") { File(it, "manifest.json").writeText("{") },
-        "artifact missing" to bad("model.onnx is missing") { File(it, "model.onnx").delete() },
-        "artifact a directory" to bad("model.onnx is not a file") {
+        "artifact missing" to bad("model.onnx of the bundle bundle is missing") { File(it, "model.onnx").delete() },
+        "artifact a directory" to bad("model.onnx of the bundle bundle is not a file") {
             File(it, "model.onnx").delete()
             File(it, "model.onnx").mkdir()
         },
@@ -154,12 +155,12 @@ class BundleTest {
             val file = File(bundle, "model.onnx")
             file.writeBytes(file.readBytes().also { it[150] = (it[150].toInt() xor 1).toByte() })
         },
-        "artifact outside" to bad("leads out of the bundle") { moveOut(it, "model.onnx") },
+        "artifact outside" to bad("leads out of it") { moveOut(it, "model.onnx") },
         "artifact a link to itself" to bad("model.onnx") {
             File(it, "model.onnx").delete()
             link(File(it, "model.onnx"), File("model.onnx"))
         },
-        "directory artifact a file" to bad("model.mlpackage is not a directory", Task.SEGMENT) {
+        "directory artifact a file" to bad("model.mlpackage of the bundle bundle is not a directory", Task.SEGMENT) {
             File(it, "model.mlpackage").deleteRecursively()
             File(it, "model.mlpackage").writeText("")
         },
@@ -172,15 +173,19 @@ class BundleTest {
         "directory artifact with a link back" to bad("more is a symbolic link", Task.SEGMENT) {
             link(File(it, "model.mlpackage/more"), File("."))
         },
-        "golden outside" to bad("leads out of the bundle") { moveOut(it, "golden") },
-        "golden missing" to bad("000.png is missing") { File(it, "golden").deleteRecursively() },
+        "golden outside" to bad("leads out of it") { moveOut(it, "golden") },
+        "golden missing" to bad("000.png of the bundle bundle is missing") { File(it, "golden").deleteRecursively() },
         "golden input changed" to bad("was changed") { File(it, "golden/000.png").writeText("x") },
         "golden output changed" to bad("was changed") { File(it, "golden/000.logits.f32").writeBytes(ByteArray(12)) },
-        "golden input of another size" to bad("golden input golden/000.png of") { bundle ->
-            store(bundle, "golden/0/input", ByteArray(3 * 64 * 32))
+        "golden input of another size" to bad("golden/000.png of the bundle bundle can't be used: got 6144") {
+            store(it, "golden/0/input", ByteArray(3 * 64 * 32))
         },
-        "golden output short" to bad("does not have the shape (1, 3)") { store(it, "golden/0/outputs/logits", ByteArray(8)) },
-        "golden output long" to bad("has more than 12 bytes") { store(it, "golden/0/outputs/logits", ByteArray(16)) },
+        "golden output short" to bad("does not have the shape (1, 3)") {
+            store(it, "golden/0/outputs/logits", ByteArray(8))
+        },
+        "golden output long" to bad("has more than 12 bytes") {
+            store(it, "golden/0/outputs/logits", ByteArray(16))
+        },
         "golden output not finite" to bad("NaN or infinite in 'logits'") { bundle ->
             store(bundle, "golden/0/outputs/logits", littleEndian(floatArrayOf(0f, Float.NaN, 0f)))
         },

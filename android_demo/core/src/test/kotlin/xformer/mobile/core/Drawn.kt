@@ -3,8 +3,8 @@ package xformer.mobile.core
 import kotlin.random.Random
 
 /**
- * Whole numbers of 24 bits that any language can draw: a linear congruential generator of 32 bits, of which the upper 24
- * are taken. Expected values in tests that compare with Python are of the same numbers.
+ * Whole numbers of 24 bits that any language can draw: the upper ones of a linear congruential generator of 32 bits.
+ * Expected values in tests that compare with Python are of the same numbers.
  */
 class Drawn(seed: Int) {
     private var state = seed

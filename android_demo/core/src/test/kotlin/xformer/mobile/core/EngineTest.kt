@@ -28,9 +28,11 @@ class FakeEngine(private val compute: (RgbImage) -> Outputs) : Engine {
     override fun run(image: RgbImage): Outputs {
         check(running.getAndIncrement() == 0) { "two runs at once" }
         check(closed.get() == 0) { "a run after the end" }
-        val outputs = compute(image)
-        running.decrementAndGet()
-        return outputs
+        try {
+            return compute(image)
+        } finally {
+            running.decrementAndGet()
+        }
     }
 
     override fun close() {

@@ -33,13 +33,19 @@ class GoldenReplayTest {
         return FloatArray(count) { values[it] + noise[it] * scale }
     }
 
-    private fun bundle(task: Task, change: (JsonElement) -> JsonElement = { it }): Bundle {
+    private fun bundle(
+        task: Task,
+        values: (Int, Int, Int) -> FloatArray = ::reference,
+        change: (JsonElement) -> JsonElement = { it },
+    ): Bundle {
         val made = TestBundle(manifestOf(task))
         var manifest: JsonElement = made.manifest
         val shapes = Manifest.parse(manifest.toString().encodeToByteArray(), "").outputs
-        for (picture in 0 until 2) for ((number, output) in shapes.withIndex()) {
-            val values = reference(picture, number, output.shape.reduce(Int::times))
-            manifest = made.stored(manifest, "golden/$picture/outputs/${output.name}", littleEndian(values))
+        for (picture in 0 until 2) {
+            for ((number, output) in shapes.withIndex()) {
+                val stored = values(picture, number, output.shape.reduce(Int::times))
+                manifest = made.stored(manifest, "golden/$picture/outputs/${output.name}", littleEndian(stored))
+            }
         }
         manifest = manifest.with("parity/onnx/tolerance", Json.parseToJsonElement(tolerance))
         val directory = made.write(File(temporary, task.id))
@@ -276,7 +282,9 @@ class GoldenReplayTest {
     @TestFactory
     fun `figures are those of the Python code`(): List<DynamicTest> = expected.map { case ->
         dynamicTest("${case.task.id}, noise of 2^-${case.power}") {
-            val found = replay(bundle(case.task)) { picture, output, count -> noisy(picture, output, count, case.power) }
+            val found = replay(bundle(case.task)) { picture, output, count ->
+                noisy(picture, output, count, case.power)
+            }
             assertEquals(2, found.images)
             assertEquals(case.outputs.map { it.name }, found.outputs.map { it.name })
             for ((one, other) in case.outputs.zip(found.outputs)) {
@@ -290,7 +298,9 @@ class GoldenReplayTest {
             assertEquals(case.agreement.name, found.agreement.name)
             assertEquals(case.agreement.share, found.agreement.share, 1e-12)
             assertEquals(case.agreement.figures.keys, found.agreement.figures.keys)
-            for ((name, value) in case.agreement.figures) assertEquals(value, found.agreement.figures.getValue(name), 1e-5, name)
+            for ((name, value) in case.agreement.figures) {
+                assertEquals(value, found.agreement.figures.getValue(name), 1e-5, name)
+            }
             assertEquals(case.misses, found.misses)
             assertEquals(case.misses.isEmpty(), found.passed)
             assertEquals(Tolerance(1e-4, 40.0, 0.995), found.tolerance)
@@ -318,7 +328,7 @@ class GoldenReplayTest {
                 dynamicTest("$value in ${task.id}") {
                     for (bound in listOf("relative_max" to 1e-4, "snr_db" to 3.0)) {
                         val stated = Json.parseToJsonElement("""{"${bound.first}": ${bound.second}}""")
-                        val bundle = bundle(task) { it.with("parity/onnx/tolerance", stated) }
+                        val bundle = bundle(task, change = { it.with("parity/onnx/tolerance", stated) })
                         val found = replay(bundle) { _, _, count -> FloatArray(count) { value } }
                         assertTrue(found.misses.isNotEmpty(), bound.first)
                         assertTrue(!found.passed)
@@ -339,14 +349,8 @@ class GoldenReplayTest {
 
     @Test
     fun `classes that are nearer than the slack are a tie`() {
-        fun agreement(reference: FloatArray, found: FloatArray): Double {
-            val made = TestBundle(manifestOf(Task.CLASSIFY))
-            var manifest: JsonElement = made.manifest
-            for (i in 0 until 2) manifest = made.stored(manifest, "golden/$i/outputs/logits", littleEndian(reference))
-            val directory = made.write(File(temporary, "tie"))
-            File(directory, Manifest.FILE).writeText(manifest.toString())
-            return replay(Bundle.open(directory)) { _, _, _ -> found }.agreement.share
-        }
+        fun agreement(reference: FloatArray, found: FloatArray): Double =
+            replay(bundle(Task.CLASSIFY, { _, _, _ -> reference })) { _, _, _ -> found }.agreement.share
         val range = 16f // of which 1e-5 is 0.00016
         assertEquals(1.0, agreement(floatArrayOf(0f, range, range - 0.0001f), floatArrayOf(0f, 1f, 2f)))
         assertEquals(0.0, agreement(floatArrayOf(0f, range, range - 0.0002f), floatArrayOf(0f, 1f, 2f)))
@@ -355,10 +359,29 @@ class GoldenReplayTest {
     }
 
     @Test
+    fun `a box a little below the threshold is the same box`() {
+        // One box of one cell, whose score is sigmoid(objectness) / 2; the threshold is 0.25.
+        fun maps(objectness: Float) = { _: Int, output: Int, count: Int ->
+            val values = FloatArray(count) { -20f }
+            val plane = count / 24
+            if (output == 0) for (channel in 0..5) values[channel * plane] = if (channel == 4) objectness else 0f
+            values
+        }
+        fun agreement(objectness: Float): Double =
+            replay(bundle(Task.DETECT, maps(0f)), maps(objectness)).agreement.share
+        assertEquals(1.0, agreement(0f))
+        assertEquals(1.0, agreement(-0.003f)) // 0.2496
+        assertEquals(0.0, agreement(-0.02f)) // 0.2475
+        assertEquals(1.0, agreement(0.02f)) // of which the reference's 0.25 is the twin
+    }
+
+    @Test
     fun `progress is told, and what it throws ends the replay`() {
         val bundle = bundle(Task.CLASSIFY)
         val told = mutableListOf<Pair<Int, Int>>()
-        GoldenReplay.run(bundle, Format.ONNX, engine(bundle, ::reference), rawDecoder) { done, of -> told += done to of }
+        GoldenReplay.run(bundle, Format.ONNX, engine(bundle, ::reference), rawDecoder) { done, of ->
+            told += done to of
+        }
         assertEquals(listOf(0 to 2, 1 to 2, 2 to 2), told)
         assertFailsWith<InterruptedException> {
             GoldenReplay.run(bundle, Format.ONNX, engine(bundle, ::reference), rawDecoder) { done, _ ->
@@ -377,9 +400,9 @@ class GoldenReplayTest {
 
     @Test
     fun `a bundle without tolerance or golden inputs is refused`() {
-        val unverified = bundle(Task.CLASSIFY) { it.with("parity/onnx", null) }
+        val unverified = bundle(Task.CLASSIFY, change = { it.with("parity/onnx", null) })
         assertContains(refusal<BundleException> { replay(unverified, ::reference) }, "exported with --no-verify")
-        val bare = bundle(Task.CLASSIFY) { it.with("golden", JsonArray(emptyList())) }
+        val bare = bundle(Task.CLASSIFY, change = { it.with("golden", JsonArray(emptyList())) })
         assertContains(refusal<BundleException> { replay(bare, ::reference) }, "has no golden inputs")
     }
 }

@@ -73,7 +73,8 @@ class PostprocessGoldenTest {
             val found = Postprocess(Task.SEGMENT, labels)(outputs, fit) as ClassMap
             val expected = case.getValue("expected").jsonObject
             assertContentEquals(expected.getValue("shape").ints(), intArrayOf(found.height, found.width))
-            assertContentEquals(classes(expected), IntArray(found.classes.size) { found.classes[it].toInt() and 0xffff })
+            val classes = IntArray(found.classes.size) { found.classAt(it % found.width, it / found.width) }
+            assertContentEquals(classes(expected), classes)
             val shares = expected.list("shares").map { it.jsonArray }
             assertEquals(shares.map { it[0].jsonPrimitive.int }, found.shares().map { it.index })
             for ((share, one) in shares.zip(found.shares())) {

@@ -12,7 +12,7 @@ class PreprocessGoldenTest {
     private val golden = Golden("preprocess")
 
     @TestFactory
-    fun `picture to byte image`(): List<DynamicTest> = golden.document("cases.json").tests({ it.text("name") }) { case ->
+    fun `picture to bytes`(): List<DynamicTest> = golden.document("cases.json").tests({ it.text("name") }) { case ->
         val source = case.size("source")
         val image = RgbImage(source.width, source.height, golden.bytes(case.text("pixels")))
         val made = Preprocess.preprocess(image, case.target(), case.rule())

@@ -51,11 +51,11 @@ class PreprocessTest {
         )
         val whole = transposed(turned, fit.resized.height, fit.resized.width)
         val canvas = ByteArray(3 * target.width * target.height) { 114 }
-        for (y in 0 until target.height) for (x in 0 until target.width) {
-            val fromX = x - fit.offset.x
-            val fromY = y - fit.offset.y
-            if (fromX !in 0 until fit.resized.width || fromY !in 0 until fit.resized.height) continue
-            repeat(3) { c -> canvas[3 * (y * target.width + x) + c] = whole[3 * (fromY * fit.resized.width + fromX) + c] }
+        for (at in 0 until target.width * target.height) {
+            val x = at % target.width - fit.offset.x
+            val y = at / target.width - fit.offset.y
+            if (x !in 0 until fit.resized.width || y !in 0 until fit.resized.height) continue
+            repeat(3) { c -> canvas[3 * at + c] = whole[3 * (y * fit.resized.width + x) + c] }
         }
         return canvas
     }
@@ -64,19 +64,19 @@ class PreprocessTest {
         if (n == m) return bytes
         val scale = n.toDouble() / m
         val reach = maxOf(scale, 1.0)
-        return ByteArray(3 * m * height) { at ->
-            val i = at / 3 % m
-            val y = at / 3 / m
+        val taps = List(m) { i ->
             val centre = (i + 0.5) * scale
             val first = maxOf((centre - reach + 0.5).toInt(), 0)
             val last = minOf((centre + reach + 0.5).toInt(), n)
             val shares = (first until last).map { j -> maxOf(0.0, 1.0 - abs((j - centre + 0.5) * (1.0 / reach))) }
             val total = shares.fold(0.0) { sum, share -> sum + share }
+            first to shares.map { (0.5 + it / total * 4194304).toInt() }.toIntArray()
+        }
+        return ByteArray(3 * m * height) { at ->
+            val (first, weights) = taps[at / 3 % m]
+            val from = 3 * (at / 3 / m * n + first) + at % 3
             var sum = 1 shl 21
-            for ((tap, share) in shares.withIndex()) {
-                val k = (0.5 + share / total * 4194304).toInt()
-                sum += k * (bytes[3 * (y * n + first + tap) + at % 3].toInt() and 0xff)
-            }
+            for (tap in weights.indices) sum += weights[tap] * (bytes[from + 3 * tap].toInt() and 0xff)
             (sum shr 22).coerceIn(0, 255).toByte()
         }
     }
@@ -189,19 +189,27 @@ class PreprocessTest {
         override fun row(y: Int, into: ByteArray) = error("no row may be asked for")
     }
 
-    private class Refused(val width: Int, val height: Int, val target: ImageSize, val rule: ResizeRule, val problem: String)
+    private class Refused(
+        val width: Int,
+        val height: Int,
+        val target: ImageSize,
+        val rule: ResizeRule,
+        val problem: String,
+    )
+
+    private val wide = ImageSize(64, 4096)
 
     private val refused = mapOf(
         "no width" to Refused(0, 5, square, ResizeRule.RESIZE, "has no pixels"),
         "negative height" to Refused(5, -1, square, ResizeRule.RESIZE, "has no pixels"),
-        "more pixels than 178,956,970" to Refused(16_385, 10_923, square, ResizeRule.RESIZE, "more than 178956970 pixels"),
+        "more pixels than 178,956,970" to Refused(16_385, 10_923, square, ResizeRule.RESIZE, "more than 178956970"),
         "a side longer than 2^20" to Refused((1 shl 20) + 1, 1, square, ResizeRule.RESIZE, "too elongated"),
         "a height longer than 2^20" to Refused(1, (1 shl 20) + 1, square, ResizeRule.LETTERBOX, "too elongated"),
         "more than 2^26 pixels when it is scaled" to
             Refused(1, 20_000, square, ResizeRule.RESIZE_SHORTER_CENTER_CROP, "too elongated"),
-        "more pixels when it is narrowed" to Refused(1, 100_000, ImageSize(64, 4096), ResizeRule.RESIZE, "too elongated"),
+        "more pixels when it is narrowed" to Refused(1, 100_000, wide, ResizeRule.RESIZE, "too elongated"),
         "a size beyond 32 bits" to
-            Refused(1, 1 shl 20, ImageSize(64, 4096), ResizeRule.RESIZE_SHORTER_CENTER_CROP, "too elongated"),
+            Refused(1, 1 shl 20, wide, ResizeRule.RESIZE_SHORTER_CENTER_CROP, "too elongated"),
     )
 
     @TestFactory
@@ -216,8 +224,9 @@ class PreprocessTest {
 
     @Test
     fun `pictures at the limits are taken`() {
-        val line = Preprocess.preprocess(RgbImage(1 shl 20, 1, ByteArray(3 shl 20)), square, ResizeRule.RESIZE)
-        assertEquals(Size(64, 64), line.fit.resized)
+        val white = RgbImage(1 shl 20, 1, ByteArray(3 shl 20) { -1 })
+        val line = Preprocess.preprocess(white, square, ResizeRule.RESIZE)
+        assertTrue(line.image.bytes.all { it == (-1).toByte() })
         val column = RgbImage(1, 1 shl 20, ByteArray(3 shl 20) { 7 })
         val letterbox = Preprocess.preprocess(column, square, ResizeRule.LETTERBOX)
         assertEquals(Size(1, 64), letterbox.fit.resized)
@@ -263,6 +272,8 @@ class PreprocessTest {
     @Test
     fun `an orientation that changes nothing copies nothing`() {
         val image = Random(1).picture(3, 2)
-        for (orientation in listOf(-1, 0, 1, 9, Int.MAX_VALUE)) assertSame(image, Preprocess.upright(image, orientation))
+        for (orientation in listOf(-1, 0, 1, 9, Int.MAX_VALUE)) {
+            assertSame(image, Preprocess.upright(image, orientation))
+        }
     }
 }

@@ -23,7 +23,7 @@ fun JsonElement.with(path: String, value: JsonElement?): JsonElement {
     val rest = path.substringAfter('/', missingDelimiterValue = "")
     fun changed(child: JsonElement) = if (rest.isEmpty()) value else child.with(rest, value)
     return when (this) {
-        is JsonArray -> JsonArray(flatMapIndexed { i, child -> if ("$i" == name) listOfNotNull(changed(child)) else listOf(child) })
+        is JsonArray -> JsonArray(mapIndexedNotNull { i, child -> if ("$i" == name) changed(child) else child })
         is JsonObject -> {
             val child = changed(get(name) ?: JsonObject(emptyMap()))
             JsonObject(if (child == null) this - name else this + (name to child))
@@ -60,11 +60,12 @@ class TestBundle(manifest: JsonObject) {
                 changed = changed.with("artifacts/$i/sha256", JsonPrimitive(sha256(files.getValue(name))))
             }
         }
-        val shapes = manifest.list("outputs").associate { it.jsonObject.text("name") to it.jsonObject.getValue("shape").ints() }
+        val outputs = manifest.list("outputs").map { it.jsonObject }
+        val shapes = outputs.associate { it.text("name") to it.getValue("shape") }
         manifest.list("golden").forEachIndexed { i, case ->
             changed = stored(changed, "golden/$i/input", bytes(drawn, 3 * 64 * 64))
             for (name in case.jsonObject.getValue("outputs").jsonObject.keys) {
-                val values = drawn.floats(volume(shapes.getValue(name)).toInt())
+                val values = drawn.floats(volume(shapes.getValue(name).ints()).toInt())
                 changed = stored(changed, "golden/$i/outputs/$name", littleEndian(values))
             }
         }
@@ -81,9 +82,8 @@ class TestBundle(manifest: JsonObject) {
     /** What sha256sum would print for a directory, as xformer_mobile/files.py has it. */
     private fun lines(directory: String): String {
         val names = files.keys.filter { it.startsWith("$directory/") }.sorted()
-        return sha256(
-            names.joinToString("") { "${sha256(files.getValue(it))}  ${it.removePrefix("$directory/")}\n" }.encodeToByteArray(),
-        )
+        val lines = names.map { "${sha256(files.getValue(it))}  ${it.removePrefix("$directory/")}\n" }
+        return sha256(lines.joinToString("").encodeToByteArray())
     }
 
     private fun bytes(drawn: Drawn, count: Int) = ByteArray(count) { drawn.next().toByte() }

@@ -3,6 +3,7 @@ package xformer.mobile.engine
 import java.io.File
 import java.io.IOException
 import java.io.RandomAccessFile
+import java.nio.Buffer
 import java.nio.ByteBuffer
 import java.nio.ByteOrder
 import org.tensorflow.lite.DataType
@@ -48,9 +49,10 @@ public class LiteRtEngine private constructor(
 
     override fun run(image: RgbImage): Outputs {
         if (isClosed) throw UsageException("the engine is closed; open the bundle again")
-        input.duplicate().put(image.bytes)
-        input.rewind()
-        for (output in outputs) output.bytes.rewind()
+        input.restart()
+        input.put(image.bytes)
+        input.restart()
+        for (output in outputs) output.bytes.restart()
         try {
             interpreter.runForMultipleInputsOutputs(arrayOf(input), buffers)
         } catch (error: IllegalArgumentException) {
@@ -72,7 +74,6 @@ public class LiteRtEngine private constructor(
     internal class Output(val index: Int, tensor: LiteRtTensor) {
         val name: String = tensor.name()
         val shape: IntArray = tensor.shape()
-        val bytes: ByteBuffer = direct(tensor.numBytes())
         private val type: DataType = tensor.dataType()
         private val scale = tensor.quantizationParams().scale
         private val zeroPoint = tensor.quantizationParams().zeroPoint
@@ -84,8 +85,10 @@ public class LiteRtEngine private constructor(
             }
         }
 
+        val bytes: ByteBuffer = direct(tensor.numBytes())
+
         fun floats(): FloatArray {
-            bytes.rewind()
+            bytes.restart()
             if (type == DataType.FLOAT32) {
                 return FloatArray(bytes.capacity() / Float.SIZE_BYTES).also { bytes.asFloatBuffer().get(it) }
             }
@@ -241,5 +244,10 @@ public class LiteRtEngine private constructor(
         }
 
         private fun direct(size: Int): ByteBuffer = ByteBuffer.allocateDirect(size).order(ByteOrder.nativeOrder())
+
+        /** ByteBuffer has a rewind() of its own since Java 9, which Android 8 lacks; Buffer's is everywhere. */
+        private fun Buffer.restart() {
+            rewind()
+        }
     }
 }

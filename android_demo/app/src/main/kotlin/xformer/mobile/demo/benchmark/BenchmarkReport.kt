@@ -12,8 +12,17 @@ import xformer.mobile.core.ParityResult
 import xformer.mobile.core.Tolerance
 import xformer.mobile.demo.model.EngineIds
 
-/** One thing to be measured: an artifact on an engine. [engine] is never AUTO. */
-data class BenchmarkTarget(val format: Format, val engine: EngineChoice, val accelerator: Accelerator) {
+/**
+ * One thing to be measured: an artifact on an engine. [engine] is never AUTO.
+ *
+ * @property problem why it can't be measured here; null where it can.
+ */
+data class BenchmarkTarget(
+    val format: Format,
+    val engine: EngineChoice,
+    val accelerator: Accelerator,
+    val problem: String? = null,
+) {
     /** In words for logs and files: "onnx on onnxruntime, cpu". */
     override fun toString(): String = "${format.id} on ${EngineIds.idOf(engine)}, ${accelerator.id}"
 }

@@ -1,6 +1,7 @@
 package xformer.mobile.demo.benchmark
 
 import kotlinx.coroutines.CancellationException
+import xformer.mobile.core.Artifact
 import xformer.mobile.core.Benchmark
 import xformer.mobile.core.BenchmarkProbe
 import xformer.mobile.core.BenchmarkSettings
@@ -15,15 +16,14 @@ import xformer.mobile.core.PictureDecoder
 /**
  * Compares and measures a bundle's artifacts, one after the other. Blocks.
  *
- * @param open opens the engine of a target.
+ * @param open opens an artifact in the engine of a target.
  * @param machine is asked once, when a benchmark begins.
  */
 class BenchmarkRunner(
     private val bundle: Bundle,
-    private val open: (BenchmarkTarget) -> Engine,
+    private val open: (Artifact, BenchmarkTarget) -> Engine,
     private val decoder: PictureDecoder,
     private val machine: () -> Machine,
-    private val tools: Map<String, String>,
     private val probe: BenchmarkProbe,
 ) {
     /**
@@ -39,28 +39,33 @@ class BenchmarkRunner(
         val runs = mutableListOf<LatencyRun>()
         val outcomes =
             targets.map { target ->
-                var outcome = BenchmarkOutcome(target, null, null, null, null)
-                val problems =
-                    listOfNotNull(
-                        problemOf {
-                            val (engine, parity) = compare(target, report)
-                            outcome = outcome.copy(engine = engine, parity = parity)
-                        },
-                        // Also where there is nothing to compare with.
-                        problemOf {
-                            val run = measure(target, settings, about, report)
-                            runs += run
-                            outcome = outcome.copy(measurement = run.measurements.single())
-                        },
-                    )
-                outcome.copy(error = problems.distinct().joinToString("; ").ifEmpty { null })
+                var outcome = BenchmarkOutcome(target, null, null, null, target.problem)
+                if (target.problem == null) {
+                    val problems =
+                        listOfNotNull(
+                            problemOf {
+                                val (engine, parity) = compare(target, report)
+                                outcome = outcome.copy(engine = engine, parity = parity)
+                            },
+                            // Also where there is nothing to compare with.
+                            problemOf {
+                                val run = measure(target, settings, about, report)
+                                runs += run
+                                outcome = outcome.copy(measurement = run.measurements.single())
+                            },
+                        )
+                    outcome = outcome.copy(error = problems.distinct().joinToString("; ").ifEmpty { null })
+                }
+                outcome
             }
-        return BenchmarkReport(outcomes, runs.firstOrNull()?.copy(measurements = runs.flatMap { it.measurements }))
+        val tools = outcomes.mapNotNull { it.engine }.associate { it.engine to it.version }
+        val all = runs.firstOrNull()?.copy(tools = tools, measurements = runs.flatMap { it.measurements })
+        return BenchmarkReport(outcomes, all)
     }
 
     private fun compare(target: BenchmarkTarget, report: (BenchmarkStep) -> Unit): Pair<EngineReport, Parity> {
         report(BenchmarkStep.Comparing(target, 0, bundle.manifest.golden.size))
-        return open(target).use { engine ->
+        return open(bundle.artifact(target.format), target).use { engine ->
             val result =
                 GoldenReplay.run(bundle, target.format, engine, decoder) { done, of ->
                     report(BenchmarkStep.Comparing(target, done, of))
@@ -74,10 +79,13 @@ class BenchmarkRunner(
         settings: BenchmarkSettings,
         about: Machine,
         report: (BenchmarkStep) -> Unit,
-    ): LatencyRun =
-        Benchmark.measure(bundle, target.format, { open(target) }, settings, about, tools, probe) { progress ->
-            report(BenchmarkStep.Timing(target, progress))
+    ): LatencyRun {
+        // Reading the whole file, to check it, is no part of loading it.
+        val artifact = bundle.artifact(target.format)
+        return Benchmark.measure(bundle, target.format, { open(artifact, target) }, settings, about, probe = probe) {
+            report(BenchmarkStep.Timing(target, it))
         }
+    }
 
     /** What went wrong in [work], in words; null where nothing did. */
     private fun problemOf(work: () -> Unit): String? =
@@ -88,6 +96,8 @@ class BenchmarkRunner(
             throw error
         } catch (error: Exception) {
             error.message ?: error.javaClass.simpleName
+        } catch (error: LinkageError) {
+            "the app lacks a part of the engine: ${error.message}"
         } catch (_: OutOfMemoryError) {
             "the memory is not enough"
         }

@@ -11,15 +11,16 @@ import xformer.mobile.demo.model.EngineIds
  * What a headless benchmark is asked to do.
  *
  * @property bundle the bundle's name; null: the first one by name.
- * @property engines in the order in which they are measured.
+ * @property engines in the order in which they are measured; null: every one that runs the bundle.
+ * @property accelerators null: each engine's own way on the CPU.
  * @property threads null: the engine's own choice.
  * @property runs timed runs of each engine and format.
  * @property output the name of the results' file.
  */
 data class HeadlessArguments(
     val bundle: String? = null,
-    val engines: List<EngineChoice> = EngineIds.all,
-    val accelerators: List<Accelerator> = listOf(Accelerator.CPU),
+    val engines: List<EngineChoice>? = null,
+    val accelerators: List<Accelerator>? = null,
     val threads: Int? = null,
     val runs: Int = 200,
     val output: String = "results.json",
@@ -29,6 +30,7 @@ data class HeadlessArguments(
         val NAMES: Set<String> = setOf("bundle", "engines", "accelerators", "threads", "runs", "output")
 
         private val THREADS = Choice.THREADS_VALID
+        private val ACCELERATORS = Accelerator.entries.associateBy { it.id }
         private val RUNS = 10..100_000
 
         /**
@@ -45,10 +47,8 @@ data class HeadlessArguments(
             val defaults = HeadlessArguments()
             return HeadlessArguments(
                 bundle = given["bundle"]?.let(::bundle),
-                engines = given["engines"]?.let { list("engines", it, EngineIds.byId) } ?: defaults.engines,
-                accelerators =
-                    given["accelerators"]?.let { list("accelerators", it, Accelerator.entries.associateBy { a -> a.id }) }
-                        ?: defaults.accelerators,
+                engines = given["engines"]?.let { list("engines", it, EngineIds.byId) },
+                accelerators = given["accelerators"]?.let { list("accelerators", it, ACCELERATORS) },
                 threads = given["threads"]?.let { number("threads", it, THREADS) },
                 runs = given["runs"]?.let { number("runs", it, RUNS) } ?: defaults.runs,
                 output = given["output"]?.let(::output) ?: defaults.output,

@@ -1,5 +1,7 @@
 package xformer.mobile.demo.benchmark
 
+import xformer.mobile.demo.model.EngineIds
+
 /** How a headless benchmark ended: what its log line and its status file say. */
 data class HeadlessStatus(
     val state: State,
@@ -38,7 +40,7 @@ data class HeadlessStatus(
     private fun target(outcome: BenchmarkOutcome): Map<String, Any?> =
         mapOf(
             "format" to outcome.target.format.id,
-            "engine" to outcome.engine?.engine,
+            "engine" to EngineIds.idOf(outcome.target.engine),
             "accelerator" to outcome.target.accelerator.id,
             "used" to outcome.engine?.used?.id,
             "parity" to outcome.parity?.let(::parity),

@@ -23,6 +23,7 @@ class CameraPreview(
     private val onProblem: (CameraProblem) -> Unit,
 ) {
     private var camera: CameraChoice? = null
+    private var surface: SurfaceTexture? = null
     private var session: CameraSession? = null
 
     /** Read by the camera's thread. */
@@ -41,16 +42,20 @@ class CameraPreview(
 
     private val textureListener =
         object : TextureView.SurfaceTextureListener {
-            override fun onSurfaceTextureAvailable(surface: SurfaceTexture, width: Int, height: Int) = open()
+            override fun onSurfaceTextureAvailable(made: SurfaceTexture, width: Int, height: Int) {
+                surface = made
+                open()
+            }
 
-            override fun onSurfaceTextureSizeChanged(surface: SurfaceTexture, width: Int, height: Int) = place()
+            override fun onSurfaceTextureSizeChanged(same: SurfaceTexture, width: Int, height: Int) = place()
 
-            override fun onSurfaceTextureDestroyed(surface: SurfaceTexture): Boolean {
+            override fun onSurfaceTextureDestroyed(gone: SurfaceTexture): Boolean {
+                surface = null
                 close()
                 return true
             }
 
-            override fun onSurfaceTextureUpdated(surface: SurfaceTexture) = Unit
+            override fun onSurfaceTextureUpdated(same: SurfaceTexture) = Unit
         }
 
     /** Show [chosen] from now on, instead of what was shown before. */
@@ -59,7 +64,8 @@ class CameraPreview(
         camera = chosen
         displays.registerDisplayListener(displayListener, null)
         texture.surfaceTextureListener = textureListener
-        if (texture.isAvailable) open()
+        surface = if (texture.isAvailable) texture.surfaceTexture else null
+        open()
     }
 
     /** Close the camera; nothing is called any more, but for a frame that is on its way. */
@@ -72,7 +78,7 @@ class CameraPreview(
 
     private fun open() {
         val chosen = camera ?: return
-        val surface = texture.surfaceTexture ?: return
+        val shown = surface ?: return
         val sizes = chosen.sizes
         if (sizes == null) {
             onProblem(CameraProblem.NO_FORMAT)
@@ -86,7 +92,7 @@ class CameraPreview(
                 manager,
                 chosen,
                 sizes,
-                surface,
+                shown,
                 { frame -> geometry.let { if (it == null) frame.close() else onFrame(frame, it) } },
                 { problem -> texture.post { if (session != null && session === opened) failed(problem) } },
             )

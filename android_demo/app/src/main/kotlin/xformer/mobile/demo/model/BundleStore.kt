@@ -12,11 +12,11 @@ interface BuiltInBundles {
     fun names(): List<String>
 
     /**
-     * Have one as files in [directory], and open it; what is there already is used again.
+     * Have one as files, and open it.
      *
      * @throws BundleException it is broken, or there is no room.
      */
-    fun open(name: String, directory: File): Bundle
+    suspend fun open(name: String): Bundle
 }
 
 /**
@@ -27,43 +27,40 @@ interface BuiltInBundles {
 data class StoredBundle(val name: String, val imported: Boolean)
 
 /**
- * The bundles that the app has: built in ones and imported ones. No two have one name. All functions block.
+ * The bundles that the app has: built in ones and imported ones. No two have one name. All functions read or write files.
  *
- * @param directory the app's own: holds the imported bundles, and copies of the built-in ones that were used.
+ * @param directory holds the imported bundles, and nothing else.
  */
-class BundleStore(private val builtIn: BuiltInBundles, directory: File) {
-    private val importedDirectory = File(directory, "imported")
-    private val copies = File(directory, "built-in")
+class BundleStore(private val builtIn: BuiltInBundles, private val directory: File) {
 
     /** All of them by name, the built-in ones first. What is no bundle's name is left out. */
     fun list(): List<StoredBundle> {
         val inApp = builtIn.names().filter(BundleName::isValid).sorted()
         val imported =
-            importedDirectory.listFiles().orEmpty().filter { it.isDirectory }.map { it.name }
+            directory.listFiles().orEmpty().filter { it.isDirectory }.map { it.name }
                 .filter(BundleName::isValid).minus(inApp.toSet()).sorted()
         return inApp.map { StoredBundle(it, imported = false) } + imported.map { StoredBundle(it, imported = true) }
     }
 
     /**
-     * Open a bundle of that name; null is the first one.
+     * The bundle of that name; null is the first one.
      *
-     * @throws BundleException there is none of that name, or it is broken.
+     * @throws BundleException there is none.
      */
-    fun open(name: String?): Bundle {
+    fun find(name: String?): StoredBundle {
         val all = list()
-        val found =
-            if (name == null) {
-                all.firstOrNull() ?: throw BundleException("the app has no bundle; build one in or import one")
-            } else {
-                all.find { it.name == name }
-                    ?: throw BundleException("the app has no bundle '$name'; it has ${names(all)}")
-            }
-        return if (found.imported) {
-            Bundle.open(File(importedDirectory, found.name))
-        } else {
-            builtIn.open(found.name, File(copies, found.name))
-        }
+        if (all.isEmpty()) throw BundleException("the app has no bundle; build one in, or import one")
+        return all.find { it.name == (name ?: all.first().name) }
+            ?: throw BundleException("the app has no bundle '$name'; it has ${all.joinToString { it.name }}")
     }
+
+    /**
+     * Open a bundle.
+     *
+     * @throws BundleException it is broken, or not there any more.
+     */
+    suspend fun open(bundle: StoredBundle): Bundle =
+        if (bundle.imported) Bundle.open(File(directory, bundle.name)) else builtIn.open(bundle.name)
 
     /**
      * Unpack a .zip file with a bundle; the name is made from the file's.
@@ -71,17 +68,14 @@ class BundleStore(private val builtIn: BuiltInBundles, directory: File) {
      * @throws BundleException it holds no bundle, or a hostile one, or there is no room.
      */
     fun import(fileName: String, zip: InputStream): StoredBundle {
-        importedDirectory.mkdirs()
+        if (!directory.isDirectory && !directory.mkdirs()) throw BundleException("can't make the folder $directory")
         val name = BundleName.of(fileName, list().map { it.name }.toSet())
-        BundleArchive.unpack(zip, File(importedDirectory, name))
+        BundleArchive.unpack(zip, File(directory, name))
         return StoredBundle(name, imported = true)
     }
 
     /** Delete an imported bundle; nothing happens where there is none of that name. */
     fun remove(name: String) {
-        if (BundleName.isValid(name)) File(importedDirectory, name).deleteRecursively()
+        if (BundleName.isValid(name)) File(directory, name).deleteRecursively()
     }
-
-    private fun names(bundles: List<StoredBundle>): String =
-        if (bundles.isEmpty()) "none" else bundles.joinToString { it.name }
 }

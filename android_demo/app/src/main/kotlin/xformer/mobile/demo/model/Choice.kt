@@ -7,12 +7,13 @@ import xformer.mobile.core.Accelerator
  * What the user has chosen to run.
  *
  * @property bundle a bundle's name; null: the first one.
+ * @property accelerator null: the engine's own way on the CPU.
  * @property threads null: the engine's own choice.
  */
 data class Choice(
     val bundle: String? = null,
     val engine: EngineChoice = EngineChoice.AUTO,
-    val accelerator: Accelerator = Accelerator.CPU,
+    val accelerator: Accelerator? = null,
     val threads: Int? = null,
 ) {
     /** As it is stored: words by name. */
@@ -20,7 +21,7 @@ data class Choice(
         buildMap {
             bundle?.let { put(BUNDLE, it) }
             put(ENGINE, engine.name)
-            put(ACCELERATOR, accelerator.id)
+            accelerator?.let { put(ACCELERATOR, it.id) }
             threads?.let { put(THREADS, it.toString()) }
         }
 
@@ -39,7 +40,7 @@ data class Choice(
             return Choice(
                 bundle = (stored[BUNDLE] as? String)?.takeIf(BundleName::isValid),
                 engine = EngineChoice.entries.find { it.name == stored[ENGINE] } ?: default.engine,
-                accelerator = Accelerator.entries.find { it.id == stored[ACCELERATOR] } ?: default.accelerator,
+                accelerator = Accelerator.entries.find { it.id == stored[ACCELERATOR] },
                 threads = (stored[THREADS] as? String)?.toIntOrNull()?.takeIf { it in THREADS_VALID },
             )
         }

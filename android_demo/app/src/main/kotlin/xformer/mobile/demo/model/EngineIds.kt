@@ -10,9 +10,6 @@ object EngineIds {
     val byId: Map<String, EngineChoice> =
         mapOf("onnxruntime" to EngineChoice.ONNX_RUNTIME, "litert" to EngineChoice.LITERT)
 
-    /** The same in their order. */
-    val all: List<EngineChoice> = byId.values.toList()
-
     /** The id of an engine that can be named. */
     fun idOf(engine: EngineChoice): String = byId.entries.first { it.value == engine }.key
 
@@ -24,9 +21,10 @@ object EngineIds {
             EngineChoice.LITERT -> R.string.engine_litert
         }
 
-    /** The string that names an accelerator. */
-    fun text(accelerator: Accelerator): Int =
+    /** The string that names an accelerator; null is the engine's own way. */
+    fun text(accelerator: Accelerator?): Int =
         when (accelerator) {
+            null -> R.string.accelerator_default
             Accelerator.CPU -> R.string.accelerator_cpu
             Accelerator.XNNPACK -> R.string.accelerator_xnnpack
             Accelerator.GPU -> R.string.accelerator_gpu

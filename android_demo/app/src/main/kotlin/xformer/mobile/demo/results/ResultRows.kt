@@ -27,6 +27,9 @@ data class ResultRows(val rows: List<ResultRow>, val others: Int, val othersShar
         /** A class that covers less of the picture gets no line of its own. */
         private const val LEAST_SHARE = 0.01
 
+        /** Less than this would be written as 0 %. */
+        private const val LEAST_OTHERS = 0.005
+
         /**
          * The lines of a result: the five most probable classes, the five best boxes, or the legend of a class map:
          * at most five classes that cover a percent and more.
@@ -48,7 +51,9 @@ data class ResultRows(val rows: List<ResultRow>, val others: Int, val othersShar
             val present = map.shares().filter { it.share > 0 }
             val shown = present.filter { it.share >= LEAST_SHARE }.take(MOST)
             val rows = shown.map { ResultRow(it.label, it.share, palette[it.index]) }
-            return ResultRows(rows, present.size - shown.size, present.sumOf { it.share } - shown.sumOf { it.share })
+            val rest = present.drop(shown.size)
+            val share = rest.sumOf { it.share }
+            return if (share < LEAST_OTHERS) ResultRows(rows, 0, 0.0) else ResultRows(rows, rest.size, share)
         }
     }
 }

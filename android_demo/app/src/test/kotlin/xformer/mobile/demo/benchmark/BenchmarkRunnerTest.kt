@@ -27,7 +27,7 @@ class BenchmarkRunnerTest {
         }
 
     private fun runner(open: (BenchmarkTarget) -> Engine) =
-        BenchmarkRunner(classifier, open, decoder, { Machine("id", system = "Android") }, mapOf("a" to "1"), probe)
+        BenchmarkRunner(classifier, { _, target -> open(target) }, decoder, { Machine("id", system = "Android") }, probe)
 
     private fun good(target: BenchmarkTarget) = GoldenEngine(classifier, target.format).also(engines::add)
 
@@ -41,7 +41,7 @@ class BenchmarkRunnerTest {
         assertEquals("severe", outcome.measurement?.disturbances?.thermalState)
         val run = assertNotNull(report.run)
         assertEquals(12, run.measurements.single().phases.inference.samplesNs.size)
-        assertEquals(mapOf("a" to "1"), run.tools)
+        assertEquals(mapOf("onnxruntime" to "1.0"), run.tools)
         assertEquals(listOf(1, 1), engines.map { it.closed })
     }
 
@@ -66,6 +66,14 @@ class BenchmarkRunnerTest {
         assertNull(report.outcomes[0].measurement)
         assertTrue(report.outcomes[1].passed)
         assertEquals(listOf("ort"), report.run?.measurements?.map { it.artifact.format })
+    }
+
+    @Test
+    fun `a target that is known not to be there is not tried`() {
+        val report = runner { error("tried") }.run(listOf(target().copy(problem = "no driver")), settings, steps::add)
+        assertEquals("no driver", report.outcomes.single().error)
+        assertFalse(report.passed)
+        assertEquals(emptyList(), steps)
     }
 
     @Test

@@ -12,10 +12,8 @@ import kotlin.test.assertTrue
 
 class HeadlessArgumentsTest {
     @Test
-    fun `nothing given is the first bundle on both engines' CPUs`() {
-        val arguments = HeadlessArguments.of(emptyMap())
-        assertEquals(HeadlessArguments(), arguments)
-        assertEquals(listOf(EngineChoice.ONNX_RUNTIME, EngineChoice.LITERT), arguments.engines)
+    fun `nothing given is the first bundle, as the engines run it by themselves`() {
+        assertEquals(HeadlessArguments(null, null, null, null, 200, "results.json"), HeadlessArguments.of(emptyMap()))
     }
 
     @Test

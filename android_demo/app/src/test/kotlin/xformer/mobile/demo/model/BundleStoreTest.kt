@@ -1,5 +1,6 @@
 package xformer.mobile.demo.model
 
+import kotlinx.coroutines.runBlocking
 import org.junit.jupiter.api.Test
 import org.junit.jupiter.api.io.TempDir
 import xformer.mobile.core.Bundle
@@ -24,13 +25,17 @@ class BundleStoreTest {
     private inner class FakeAssets(private val names: List<String>) : BuiltInBundles {
         override fun names(): List<String> = names
 
-        override fun open(name: String, directory: File): Bundle {
+        override suspend fun open(name: String): Bundle {
             val files = original.walk().filter { it.isFile }.map { it.relativeTo(original).path }.toList()
-            return BundleArchive.copy(files, { File(original, it).inputStream() }, directory)
+            return BundleArchive.copy(files, { File(original, it).inputStream() }, File(unpacked, name))
         }
     }
 
-    private fun store(vararg names: String) = BundleStore(FakeAssets(names.toList()), File(directory, "bundles"))
+    private val unpacked get() = File(directory, "unpacked")
+
+    private fun store(vararg names: String) = BundleStore(FakeAssets(names.toList()), File(directory, "imported"))
+
+    private fun BundleStore.opened(name: String?): Bundle = runBlocking { open(find(name)) }
 
     @Test
     fun `built-in bundles come first, then imported ones, each by name`() {
@@ -45,10 +50,10 @@ class BundleStoreTest {
         val store = store()
         val imported = store.import("my model.zip", zipped().inputStream())
         assertEquals(StoredBundle("my-model", imported = true), imported)
-        assertEquals("classify", store.open("my-model").task.id)
+        assertEquals("classify", store.opened("my-model").task.id)
         store.remove("my-model")
         assertEquals(emptyList(), store.list())
-        assertFailsWith<BundleException> { store.open("my-model") }
+        assertFailsWith<BundleException> { store.opened("my-model") }
     }
 
     @Test
@@ -69,16 +74,16 @@ class BundleStoreTest {
     @Test
     fun `a built-in bundle is opened, the first one by default`() {
         val store = store("b", "a")
-        assertEquals("classify", store.open("b").task.id)
-        assertEquals("a", store.open(null).directory.name)
+        assertEquals("classify", store.opened("b").task.id)
+        assertEquals("a", store.opened(null).directory.name)
     }
 
     @Test
     fun `a name that is not there is refused with those that are`() {
-        val error = assertFailsWith<BundleException> { store("a").open("c") }
+        val error = assertFailsWith<BundleException> { store("a").opened("c") }
         assertContains(error.message.orEmpty(), "'c'; it has a")
-        assertFailsWith<BundleException> { store().open(null) }
-        assertFailsWith<BundleException> { store("a").open("../built-in/a") }
+        assertFailsWith<BundleException> { store().opened(null) }
+        assertFailsWith<BundleException> { store("a").opened("../unpacked/a") }
     }
 
     @Test

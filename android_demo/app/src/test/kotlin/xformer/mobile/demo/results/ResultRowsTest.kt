@@ -55,6 +55,12 @@ class ResultRowsTest {
     }
 
     @Test
+    fun `others that cover nearly nothing are not mentioned`() {
+        val rows = ResultRows.of(map(0 to 996, 1 to 4), palette)
+        assertEquals(ResultRows(listOf(ResultRow("c0", 0.996, palette[0])), 0, 0.0), rows)
+    }
+
+    @Test
     fun `a large map is drawn smaller, with every n-th pixel`() {
         val map = ClassMap(2100, 2, ShortArray(4200) { (it % 2100 % 3).toShort() }, List(9) { "c$it" })
         val colored = ColoredMap.of(map, palette)

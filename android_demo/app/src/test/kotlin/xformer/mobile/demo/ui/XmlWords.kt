@@ -38,8 +38,12 @@ object XmlWords : Words {
         return (0 until found.length).map { found.item(it) as Element }
     }
 
-    private fun plain(element: Element): String =
-        element.textContent.replace("\\n", "\n").replace("\\'", "'").replace("\\\"", "\"")
+    /** As aapt2 reads it: blanks count between double quotes only. */
+    private fun plain(element: Element): String {
+        val text = element.textContent.replace("\\n", "\n").replace("\\'", "'")
+        val quoted = text.length > 1 && text.startsWith('"') && text.endsWith('"')
+        return if (quoted) text.drop(1).dropLast(1) else text.trim(' ')
+    }
 
     private fun names(type: Class<*>): Map<Int, String> = type.fields.associate { it.getInt(null) to it.name }
 }

@@ -1,0 +1,16 @@
+package xformer.mobile.demo.model
+
+import android.content.Context
+import xformer.mobile.XFormer
+import xformer.mobile.core.Bundle
+
+/** The bundles of the app's assets, below `bundles/`. */
+class AppBundles(private val context: Context) : BuiltInBundles {
+    override fun names(): List<String> = context.assets.list(ROOT).orEmpty().toList()
+
+    override suspend fun open(name: String): Bundle = XFormer.unpack(context, "$ROOT/$name")
+
+    private companion object {
+        const val ROOT = "bundles"
+    }
+}
