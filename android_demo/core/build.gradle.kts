@@ -19,7 +19,7 @@ kotlin {
 }
 
 dependencies {
-    implementation(libs.serialization.json)
+    api(libs.serialization.json) // the manifest has JSON objects in it
     testImplementation("com.networknt:json-schema-validator:1.5.9")
     testImplementation(libs.junit)
     testImplementation(libs.kotlin.test)

@@ -2,9 +2,9 @@
 
     python litert_worker.py MODEL THREADS XNNPACK
 
-THREADS is a number, or -1 for LiteRT's own choice; XNNPACK is true or false. What goes over stdin and stdout are blocks:
-a length in 4 bytes, big-endian, and so many bytes. The first one goes out: JSON that describes the tensors, or says under
-"error" why the model is refused. Then, for each picture that comes in, the outputs go out, one block each.
+THREADS is a number, or -1 for LiteRT's own choice; XNNPACK is true or false. What goes over stdin and stdout are
+blocks: a length in 4 bytes, big-endian, and so many bytes. The first one goes out: JSON that describes the tensors, or
+says under "error" why the model is refused. Then, for each picture that comes in, the outputs go out, one block each.
 """
 
 from __future__ import annotations

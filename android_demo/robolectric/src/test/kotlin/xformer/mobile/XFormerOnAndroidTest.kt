@@ -70,7 +70,8 @@ class XFormerOnAndroidTest {
     @Test
     fun `a preview shows the whole picture, and is no larger than asked for`() {
         val stored = RgbImage(30, 20, random.nextBytes(1800))
-        val file = ByteArrayOutputStream().also { Pictures.toBitmap(stored).compress(Bitmap.CompressFormat.PNG, 100, it) }
+        val file = ByteArrayOutputStream()
+        Pictures.toBitmap(stored).compress(Bitmap.CompressFormat.PNG, 100, file)
         Pictures.decode(file.toByteArray()).use { picture ->
             assertContentEquals(stored.bytes, picture.toRgb().bytes)
             assertContentEquals(stored.bytes, Pictures.toRgb(picture.preview(100)).bytes)

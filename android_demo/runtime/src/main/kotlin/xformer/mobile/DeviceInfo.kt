@@ -16,8 +16,8 @@ import xformer.mobile.core.ThermalState
 /**
  * What a phone says of itself for a benchmark. What it does not say is null, not guessed.
  *
- * The phone's id is a hash of a random number that is kept with the app: it is the same until the app is installed anew,
- * and made of no serial number, account or address.
+ * The phone's id is a hash of a random number that is kept with the app: it is the same until the app is installed
+ * anew, and made of no serial number, account or address.
  */
 public class DeviceInfo(context: Context) : BenchmarkProbe {
     private val context: Context = context.applicationContext

@@ -20,16 +20,16 @@ import xformer.mobile.core.UsageException
 /**
  * Bitmaps and picture files as the RGB rows that preprocessing takes.
  *
- * **A bitmap** is taken for the colors that it shows: those of another color space (Display P3, linear RGBA_F16, ...) are
- * converted to sRGB by the platform, and those beyond sRGB are clipped. RGB_565 is widened as the platform does it. Alpha
- * is dropped without blending. But a bitmap's pixels are usually premultiplied in memory, and dividing by alpha again
- * loses bits: the lower alpha is, the fewer levels are left, and at alpha 0 all is black. A bitmap whose transparent
- * pixels matter has to be decoded with `inPremultiplied = false`, as [decode] does. ALPHA_8 holds no colors: its values
- * are taken for grey. A bitmap in graphics memory (HARDWARE) is copied first.
+ * **A bitmap** is taken for the colors that it shows: those of another color space (Display P3, linear RGBA_F16, ...)
+ * are converted to sRGB by the platform, and those beyond sRGB are clipped. RGB_565 is widened as the platform does it.
+ * Alpha is dropped without blending. But a bitmap's pixels are usually premultiplied in memory, and dividing by alpha
+ * again loses bits: the lower alpha is, the fewer levels are left, and at alpha 0 all is black. A bitmap whose
+ * transparent pixels matter has to be decoded with `inPremultiplied = false`, as [decode] does. ALPHA_8 holds no
+ * colors: its values are taken for grey. A bitmap in graphics memory (HARDWARE) is copied first.
  *
  * **A file** is decoded to the numbers that it holds, as training takes them (docs/preprocessing.md, section 1): not
- * scaled, not premultiplied, turned by the EXIF orientation, and a color profile is ignored. On Android 8 and 9, and for
- * profiles that the platform has no color space for, the platform converts to sRGB instead. Decoders of JPEG round
+ * scaled, not premultiplied, turned by the EXIF orientation, and a color profile is ignored. On Android 8 and 9, and
+ * for profiles that the platform has no color space for, the platform converts to sRGB instead. Decoders of JPEG round
  * differently by a level or two; PNG with 8 bits is exact.
  */
 public object Pictures {
@@ -65,8 +65,8 @@ public object Pictures {
     /**
      * Decodes a picture file: JPEG, PNG, WebP, GIF (its first frame), BMP, and what else the device has a decoder for.
      *
-     * A picture of more than [maxPixels] is refused; with [subsample] it is decoded at a half, a quarter, ... of its size
-     * instead, so that it fits, which changes the pixels. Results are then in the pixels of the smaller picture.
+     * A picture of more than [maxPixels] is refused; with [subsample] it is decoded at a half, a quarter, ... of its
+     * size instead, so that it fits, which changes the pixels. Results are then in the pixels of the smaller picture.
      *
      * @throws ImageException a file that is missing, no picture, broken, or too large.
      */
@@ -152,8 +152,8 @@ public object Pictures {
     } catch (_: OutOfMemoryError) {
         null
     } ?: throw ImageException(
-        "the bitmap of ${bitmap.width}x${bitmap.height}, ${bitmap.config}, can't be copied to memory; decode it without " +
-            "Config.HARDWARE",
+        "the bitmap of ${bitmap.width}x${bitmap.height}, ${bitmap.config}, can't be copied to memory; " +
+            "decode it without Config.HARDWARE",
     )
 }
 

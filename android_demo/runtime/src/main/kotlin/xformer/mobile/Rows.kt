@@ -16,8 +16,9 @@ internal fun interface Pixels {
 }
 
 /**
- * Upright rows of a stored picture of [storedWidth] by [storedHeight], by its EXIF orientation: 1 to 8, any other number
- * changes nothing. It is read in stripes, so that rows asked for from the top down cost little and no copy is made.
+ * Upright rows of a stored picture of [storedWidth] by [storedHeight], by its EXIF orientation: 1 to 8, any other
+ * number changes nothing. It is read in stripes, so that rows asked for from the top down cost little and no copy is
+ * made.
  *
  * Alpha is dropped; with [alphaIsGrey] it is what is taken, for red, green and blue alike.
  */
@@ -105,7 +106,9 @@ internal fun RowSource.toRgb(): RgbImage {
     return RgbImage(width, height, bytes)
 }
 
-/** A smaller picture: squares of [factor] by [factor] pixels averaged to one, rounded; at the far edges what is left. */
+/**
+ * A smaller picture: squares of [factor] by [factor] pixels averaged to one, rounded; at the far edges what is left.
+ */
 internal fun RowSource.shrunk(factor: Int): RgbImage {
     val across = (width - 1) / factor + 1
     val down = (height - 1) / factor + 1

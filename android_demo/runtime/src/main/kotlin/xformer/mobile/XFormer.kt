@@ -36,8 +36,9 @@ import xformer.mobile.core.UsageException
  * is cancelled while it waits does nothing; one that has begun is brought to its end, and only then does the caller go
  * on: a bitmap or camera image may be recycled or closed as soon as the call has returned or thrown.
  *
- * Every call may throw [ImageException] (the picture can't be used), [BundleException] (the model returned what it should
- * not), [EngineException] (the engine failed) and [UsageException] (it is closed, or the bundle is for another task).
+ * Every call may throw [ImageException] (the picture can't be used), [BundleException] (the model returned what it
+ * should not), [EngineException] (the engine failed) and [UsageException] (it is closed, or the bundle is for another
+ * task).
  */
 public class XFormer private constructor(private val predictor: Predictor, private val worker: Worker) : AutoCloseable {
     /** What is run. */
@@ -118,16 +119,20 @@ public class XFormer private constructor(private val predictor: Predictor, priva
         worker.run { warmUp(predictor) }
     }
 
-    private suspend inline fun <reified T : Prediction> of(task: Task, crossinline work: Predictor.() -> Prediction): T {
-        if (bundle.task != task) {
-            throw UsageException("the bundle is for the task ${bundle.task.id}, not ${task.id}; call ${bundle.task.id} or predict")
+    private suspend inline fun <reified T : Prediction> of(
+        task: Task,
+        crossinline work: Predictor.() -> Prediction,
+    ): T {
+        val own = bundle.task
+        if (own != task) {
+            throw UsageException("the bundle is for the task ${own.id}, not ${task.id}; call ${own.id} or predict")
         }
         return worker.run { predictor.work() as T }
     }
 
     /**
-     * Frees the model when the call that has begun, if any, is done; does not wait for that. Calls that have not begun are
-     * a [UsageException]. Closing twice is fine.
+     * Frees the model when the call that has begun, if any, is done; does not wait for that. Calls that have not begun
+     * are a [UsageException]. Closing twice is fine.
      */
     override fun close() {
         worker.finish { predictor.close() }
@@ -144,7 +149,7 @@ public class XFormer private constructor(private val predictor: Predictor, priva
         public suspend fun open(bundle: Bundle, options: XFormerOptions = XFormerOptions()): XFormer {
             val (kind, format, accelerator) = plan(bundle.formats, options)
             return open(bundle, options.warmUp) {
-                kind.open(bundle, format, EngineOptions(options.threads, accelerator))
+                kind.open(bundle, bundle.artifact(format), EngineOptions(options.threads, accelerator))
             }
         }
 

@@ -1,6 +1,12 @@
 package xformer.mobile
 
 import xformer.mobile.core.Accelerator
+import xformer.mobile.core.Artifact
+import xformer.mobile.core.Bundle
+import xformer.mobile.core.BundleException
+import xformer.mobile.core.Engine
+import xformer.mobile.core.EngineException
+import xformer.mobile.core.EngineOptions
 import xformer.mobile.core.Format
 import xformer.mobile.core.UsageException
 import xformer.mobile.engine.EngineKind
@@ -8,8 +14,8 @@ import xformer.mobile.engine.EngineKind
 /** Which engine runs a bundle. */
 public enum class EngineChoice(internal val kind: EngineKind?) {
     /**
-     * The first of ONNX Runtime and LiteRT that runs a format which the bundle has, and that knows the accelerator which
-     * is asked for. Nothing is tried out: if the one that is chosen can't open the bundle, that is an error.
+     * The first of ONNX Runtime and LiteRT that runs a format which the bundle has, and that knows the accelerator
+     * which is asked for. Nothing is tried out: if the one that is chosen can't open the bundle, that is an error.
      */
     AUTO(null),
 
@@ -25,8 +31,8 @@ public enum class EngineChoice(internal val kind: EngineKind?) {
  *
  * [threads] are those within an operator, 1 to 256; null leaves the choice to the engine. [accelerator] null is the
  * engine's own way on the CPU: [Accelerator.CPU] for ONNX Runtime, [Accelerator.XNNPACK] for LiteRT. [format] chooses
- * one of the engine's formats, null the first that the bundle has. With [warmUp], the model is run once before it counts
- * as opened.
+ * one of the engine's formats, null the first that the bundle has. With [warmUp], the model is run once before it
+ * counts as opened.
  */
 public data class XFormerOptions(
     val engine: EngineChoice = EngineChoice.AUTO,
@@ -52,6 +58,19 @@ public data class EngineOffer(
     /** The options that take it. */
     public fun options(threads: Int? = null, warmUp: Boolean = true): XFormerOptions =
         XFormerOptions(engine, threads, accelerator, format, warmUp)
+
+    /**
+     * Opens the engine alone, for `GoldenReplay` and `Benchmark`. Blocks; open, run and close it on one thread, which
+     * the GPU asks for. [artifact] is the bundle's of this format, which is read and checked unless it is given.
+     *
+     * @throws BundleException the artifact is missing, is not the manifest's, or is refused by the engine.
+     * @throws EngineException the engine or the accelerator is not there, or fails.
+     * @throws UsageException the bundle has no such format, or a number of threads that can't be.
+     */
+    public fun open(bundle: Bundle, threads: Int? = null, artifact: Artifact = bundle.artifact(format)): Engine {
+        val kind = engine.kind ?: throw UsageException("an engine is opened by its name; got $engine")
+        return kind.open(bundle, artifact, EngineOptions(threads, accelerator))
+    }
 }
 
 /** An engine with a format and an accelerator. */
@@ -67,7 +86,9 @@ internal fun plan(formats: List<Format>, options: XFormerOptions): Plan {
         kind.formats.find { it in formats && (options.format == null || options.format == it) }
 
     val kinds = options.engine.kind?.let { listOf(it) } ?: EngineKind.entries
-    val kind = kinds.find { format(it) != null && (options.accelerator == null || options.accelerator in it.accelerators) }
+    val kind = kinds.find { kind ->
+        format(kind) != null && (options.accelerator == null || options.accelerator in kind.accelerators)
+    }
     if (kind != null) {
         return Plan(kind, checkNotNull(format(kind)), options.accelerator ?: kind.accelerators.first())
     }
@@ -84,8 +105,9 @@ internal fun plan(formats: List<Format>, options: XFormerOptions): Plan {
             "${other.title} runs ${runs.joinToString { it.id }} on ${other.accelerators.joinToString { it.id }}"
         }
     }
-    val found = if (ways.isEmpty()) "no engine here runs its formats, ${formats.joinToString { it.id }}" else ways.joinToString("; ")
-    throw UsageException("the bundle can't be run with ${asked.joinToString(", ")}: $found")
+    val none = "no engine here runs its formats, ${formats.joinToString { it.id }}"
+    val found = ways.ifEmpty { listOf(none) }.joinToString("; ")
+    throw UsageException("the bundle can't be run with ${asked.joinToString()}: $found")
 }
 
 /** Every way to run a bundle that has [formats], as far as engines are concerned; [problem] is asked once for each. */
@@ -95,7 +117,8 @@ internal fun offers(
 ): List<EngineOffer> = EngineChoice.entries.flatMap { choice ->
     val kind = choice.kind ?: return@flatMap emptyList()
     val found = kind.formats.filter { it in formats }
-    val missing = "the bundle has no ${kind.formats.joinToString(" or ") { it.id }}; export it with --format ${kind.formats.first().id}"
+    val known = kind.formats.joinToString(" or ") { it.id }
+    val missing = "the bundle has no $known; export it with --format ${kind.formats.first().id}"
     kind.accelerators.flatMap { accelerator ->
         if (found.isEmpty()) {
             listOf(EngineOffer(choice, kind.formats.first(), accelerator, missing))

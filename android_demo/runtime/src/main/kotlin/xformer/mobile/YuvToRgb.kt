@@ -92,9 +92,9 @@ public object YuvToRgb {
     private const val BLUE_OF_U = 116_130
 
     /**
-     * The upright RGB picture of a frame: cut out [crop] (null: all of it), turn it clockwise by [rotationDegrees] (what
-     * `ImageInfo.rotationDegrees` or the sensor's orientation says), then, if [mirrored], exchange left and right, as a
-     * front camera's preview does.
+     * The upright RGB picture of a frame: cut out [crop] (null: all of it), turn it clockwise by [rotationDegrees]
+     * (what `ImageInfo.rotationDegrees` or the sensor's orientation says), then, if [mirrored], exchange left and
+     * right, as a front camera's preview does.
      *
      * [reuse] takes the picture's bytes if it has just as many as are needed, so that a camera's loop allocates none;
      * the picture is then valid until the next call with the same array.
@@ -124,8 +124,8 @@ public object YuvToRgb {
     }
 
     /**
-     * The upright RGB picture of a camera's image, which must stay open meanwhile: of its crop rectangle, as [convert] of
-     * a frame does it.
+     * The upright RGB picture of a camera's image, which must stay open meanwhile: of its crop rectangle, as [convert]
+     * of a frame does it.
      *
      * @throws UsageException a rotation other than 0, 90, 180 or 270.
      * @throws ImageException an image of another format than YUV_420_888, or of planes that can't be.
@@ -141,7 +141,9 @@ public object YuvToRgb {
         return convert(YuvFrame.of(image), rotationDegrees, mirrored, crop, reuse)
     }
 
-    /** Where pixels go: the one at column x and row y of the crop has its red byte at `start + x * right + y * down`. */
+    /**
+     * Where pixels go: the one at column x and row y of the crop has its red byte at `start + x * right + y * down`.
+     */
     private class Path(val width: Int, val height: Int, val start: Int, val right: Int, val down: Int) {
         companion object {
             fun of(width: Int, height: Int, rotationDegrees: Int, mirrored: Boolean): Path {

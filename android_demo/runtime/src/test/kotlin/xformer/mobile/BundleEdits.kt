@@ -23,8 +23,8 @@ internal fun exchange(bundle: File, format: Format, content: ByteArray) {
     val entry = Json.parseToJsonElement(text).jsonObject.getValue("artifacts").jsonArray
         .map { it.jsonObject }.single { it.getValue("format").jsonPrimitive.content == format.id }
     File(bundle, entry.getValue("file").jsonPrimitive.content).writeBytes(content)
+    val (oldSha256, oldSize) = listOf("sha256", "size_bytes").map { entry.getValue(it).jsonPrimitive.content }
     manifest.writeText(
-        text.replace(entry.getValue("sha256").jsonPrimitive.content, sha256(content))
-            .replace("\"size_bytes\": ${entry.getValue("size_bytes").jsonPrimitive.content}", "\"size_bytes\": ${content.size}"),
+        text.replace(oldSha256, sha256(content)).replace("\"size_bytes\": $oldSize", "\"size_bytes\": ${content.size}"),
     )
 }

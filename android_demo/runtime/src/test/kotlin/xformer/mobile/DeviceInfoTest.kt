@@ -55,7 +55,8 @@ class DeviceInfoTest {
     fun `preemptions are those of all threads`() {
         for ((thread, count) in mapOf("1" to 17, "2" to 4)) {
             File(directory, "task/$thread").mkdirs()
-            File(directory, "task/$thread/status").writeText("voluntary_ctxt_switches:\t900\nnonvoluntary_ctxt_switches:\t$count\n")
+            File(directory, "task/$thread/status")
+                .writeText("voluntary_ctxt_switches:\t900\nnonvoluntary_ctxt_switches:\t$count\n")
         }
         File(directory, "task/3").mkdirs()
         assertEquals(21L, preemptionsOf(File(directory, "task")))

@@ -115,7 +115,9 @@ internal class Fixtures(bundles: File, name: String) {
             "classify-int8-weights"
 
         /** Where they are. */
-        val bundles: File by lazy { File(checkNotNull(System.getProperty("xformer.bundles")) { "give -Dxformer.bundles=DIR" }) }
+        val bundles: File by lazy {
+            File(checkNotNull(System.getProperty("xformer.bundles")) { "give -Dxformer.bundles=DIR" })
+        }
     }
 }
 

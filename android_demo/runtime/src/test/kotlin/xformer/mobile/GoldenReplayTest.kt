@@ -64,7 +64,9 @@ class GoldenReplayTest {
     fun `an engine that computes nothing is found out in every task, in int8 too`() {
         for (name in listOf("classify-int8", "detect-int8", "segment-int8")) {
             val bundle = Bundle.open(File(Fixtures.bundles, name))
-            val nothing = bundle.outputShapes.mapValues { (_, shape) -> Tensor(shape, FloatArray(shape.reduce(Int::times))) }
+            val nothing = bundle.outputShapes.mapValues { (_, shape) ->
+                Tensor(shape, FloatArray(shape.reduce(Int::times)))
+            }
             val engine = object : Engine {
                 override val report = EngineReport("stub", "1", Format.ONNX, 1, Accelerator.CPU, Accelerator.CPU)
 
@@ -102,7 +104,7 @@ class GoldenReplayTest {
     private fun replay(directory: File, format: Format): ParityResult {
         val bundle = Bundle.open(directory)
         val kind = checkNotNull(EngineKind.of(format))
-        return kind.open(bundle, format, EngineOptions(1, kind.accelerators.first())).use {
+        return kind.open(bundle, bundle.artifact(format), EngineOptions(1, kind.accelerators.first())).use {
             GoldenReplay.run(bundle, format, it, pngs)
         }
     }

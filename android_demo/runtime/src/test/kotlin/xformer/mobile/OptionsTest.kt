@@ -32,7 +32,11 @@ class OptionsTest {
             Triple(all, XFormerOptions(format = TFLITE), Plan(EngineKind.LITERT, TFLITE, XNNPACK)),
             Triple(all, XFormerOptions(EngineChoice.LITERT), Plan(EngineKind.LITERT, TFLITE, XNNPACK)),
             Triple(all, XFormerOptions(EngineChoice.LITERT, accelerator = CPU), Plan(EngineKind.LITERT, TFLITE, CPU)),
-            Triple(all, XFormerOptions(EngineChoice.ONNX_RUNTIME, accelerator = XNNPACK), Plan(EngineKind.ONNX_RUNTIME, ONNX, XNNPACK)),
+            Triple(
+                all,
+                XFormerOptions(EngineChoice.ONNX_RUNTIME, accelerator = XNNPACK),
+                Plan(EngineKind.ONNX_RUNTIME, ONNX, XNNPACK),
+            ),
         )
         for ((formats, options, expected) in rows) assertEquals(expected, plan(formats, options), "$formats, $options")
     }
@@ -42,7 +46,8 @@ class OptionsTest {
         fun said(formats: List<Format>, options: XFormerOptions) =
             assertFailsWith<UsageException> { plan(formats, options) }.message
         assertEquals(
-            "the bundle can't be run with ONNX Runtime, the accelerator gpu: ONNX Runtime runs onnx on cpu, xnnpack, nnapi",
+            "the bundle can't be run with ONNX Runtime, the accelerator gpu: ONNX Runtime runs onnx on cpu, xnnpack, " +
+                "nnapi",
             said(listOf(ONNX), XFormerOptions(EngineChoice.ONNX_RUNTIME, accelerator = GPU)),
         )
         assertEquals(
@@ -72,12 +77,13 @@ class OptionsTest {
         assertEquals(listOf("onnxruntime cpu", "onnxruntime xnnpack", "onnxruntime nnapi"), asked)
         assertEquals(6 + 4, offers.size)
         assertEquals(
-            listOf(EngineOffer(EngineChoice.ONNX_RUNTIME, ONNX, NNAPI, "no driver"), EngineOffer(EngineChoice.ONNX_RUNTIME, ORT, NNAPI, "no driver")),
+            listOf(ONNX, ORT).map { EngineOffer(EngineChoice.ONNX_RUNTIME, it, NNAPI, "no driver") },
             offers.filter { it.accelerator == NNAPI && it.engine == EngineChoice.ONNX_RUNTIME },
         )
         val litert = offers.filter { it.engine == EngineChoice.LITERT }
         assertEquals(listOf(XNNPACK, CPU, GPU, NNAPI), litert.map { it.accelerator })
-        assertEquals(setOf("the bundle has no tflite; export it with --format tflite"), litert.map { it.problem }.toSet())
+        val missing = "the bundle has no tflite; export it with --format tflite"
+        assertEquals(setOf<String?>(missing), litert.map { it.problem }.toSet())
         assertEquals(4, offers.count { it.isAvailable })
     }
 
@@ -92,6 +98,7 @@ class OptionsTest {
 
     @Test
     fun `an engine refuses an accelerator that it does not know`() {
-        assertEquals("ONNX Runtime does not run on gpu; it runs on cpu, xnnpack, nnapi", EngineKind.ONNX_RUNTIME.problem(GPU))
+        val problem = EngineKind.ONNX_RUNTIME.problem(GPU)
+        assertEquals("ONNX Runtime does not run on gpu; it runs on cpu, xnnpack, nnapi", problem)
     }
 }

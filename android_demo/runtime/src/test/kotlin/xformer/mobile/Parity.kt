@@ -74,8 +74,8 @@ internal object Parity {
     private const val MAX_CORNER = 1e-3
 
     val COLUMNS = listOf(
-        "bundle", "format", "engine", "Python's", "pictures", "largest difference", "same results", "golden: difference",
-        "golden: SNR", "golden: agreement",
+        "bundle", "format", "engine", "Python's", "pictures", "largest difference", "same results",
+        "golden: difference", "golden: SNR", "golden: agreement",
     )
 
     /** [change] may put something between the engine and the comparison. */
@@ -83,9 +83,8 @@ internal object Parity {
         val fixtures = Fixtures(bundles, name)
         val kind = checkNotNull(EngineKind.of(format))
         val options = EngineOptions(fixtures.threads, kind.accelerators.first())
-        return Predictor(fixtures.bundle, change(kind.open(fixtures.bundle, format, options))).use { predictor ->
-            Comparison(fixtures, format, predictor).row(name)
-        }
+        val engine = kind.open(fixtures.bundle, fixtures.bundle.artifact(format), options)
+        return Predictor(fixtures.bundle, change(engine)).use { Comparison(fixtures, format, it).row(name) }
     }
 
     private class Comparison(
@@ -107,7 +106,8 @@ internal object Parity {
             for (case in fixtures.cases) {
                 val image = case.image()
                 val fitted = Preprocess.preprocess(image, bundle.imageSize, bundle.resizeRule)
-                if (fitted.image.bytes.contentEquals(case.input())) sameInputs++ else misses += "${case.name}: other input"
+                val isSame = fitted.image.bytes.contentEquals(case.input())
+                if (isSame) sameInputs++ else misses += "${case.name}: other input"
                 val found = predictor.engine.run(fitted.image)
                 val expected = case.outputs(format)
                 var furthest = 0f
@@ -229,7 +229,10 @@ internal object Parity {
                 row.pythonEngine,
                 row.pictures.toString(),
                 "%.1e".format(Locale.ROOT, row.largestDifference),
-                "${row.sameResults} of ${row.pictures}" + if (row.tiedPixels > 0) ", ${row.tiedPixels} tied pixels" else "",
+                listOfNotNull(
+                    "${row.sameResults} of ${row.pictures}",
+                    if (row.tiedPixels > 0) "${row.tiedPixels} tied pixels" else null,
+                ).joinToString(),
                 "%.1e".format(Locale.ROOT, row.golden.outputs.maxOf { it.relativeMax }),
                 "%.1f dB".format(Locale.ROOT, row.golden.outputs.minOf { it.snrDb }),
                 "%.2f %%".format(Locale.ROOT, 100 * row.golden.agreement.share),

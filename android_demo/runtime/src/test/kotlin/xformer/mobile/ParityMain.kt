@@ -11,9 +11,9 @@ import xformer.mobile.core.XFormerException
  *
  *     java -cp CLASSPATH xformer.mobile.ParityMain BUNDLES_DIR OUT.json
  *
- * BUNDLES_DIR is what scripts/android_fixtures.py fills, with expected/ beside it. The formats are onnx and ort; tflite,
- * too, where the property xformer.python names a Python with LiteRT, and xformer.litert-worker its litert_worker.py. Prints
- * a table; exits with 1 if anything differs by more than it may.
+ * BUNDLES_DIR is what scripts/android_fixtures.py fills, with expected/ beside it. The formats are onnx and ort;
+ * tflite, too, where the property xformer.python names a Python with LiteRT, and xformer.litert-worker its
+ * litert_worker.py. Prints a table; exits with 1 if anything differs by more than it may.
  */
 public object ParityMain {
     @JvmStatic
@@ -27,7 +27,8 @@ public object ParityMain {
         val rows = try {
             val found = bundles.list().orEmpty().filter { File(bundles, "$it/manifest.json").isFile }.sorted()
             found.flatMap { name ->
-                Bundle.open(File(bundles, name)).formats.filter { it in formats }.map { Parity.measure(bundles, name, it) }
+                val present = Bundle.open(File(bundles, name)).formats.filter { it in formats }
+                present.map { Parity.measure(bundles, name, it) }
             }
         } catch (error: XFormerException) {
             System.err.println("error: ${error.message}")
@@ -36,7 +37,9 @@ public object ParityMain {
         target.absoluteFile.parentFile.mkdirs()
         target.writeText(Parity.toJson(rows).toString() + "\n")
         println(Parity.toMarkdown(rows))
-        val misses = rows.flatMap { row -> (row.misses + row.golden.misses).map { "${row.bundle}, ${row.format.id}: $it" } }
+        val misses = rows.flatMap { row ->
+            (row.misses + row.golden.misses).map { "${row.bundle}, ${row.format.id}: $it" }
+        }
         misses.forEach(::println)
         println("${rows.size} rows on ${System.getProperty("os.arch")}, ${misses.size} misses")
         if (rows.isEmpty() || misses.isNotEmpty()) exitProcess(1)

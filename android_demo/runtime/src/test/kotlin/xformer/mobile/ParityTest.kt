@@ -53,7 +53,9 @@ class ParityTest {
     @Test
     fun `an engine that is a little off is found out`() {
         for (name in listOf("classify-fp32", "detect-fp32", "segment-fp32")) {
-            val row = Parity.measure(Fixtures.bundles, name, Format.ONNX) { Altered(it) { _, value -> 1.02f * value + 0.01f } }
+            val row = Parity.measure(Fixtures.bundles, name, Format.ONNX) { engine ->
+                Altered(engine) { _, value -> 1.02f * value + 0.01f }
+            }
             assertTrue(row.misses.any { "of its range" in it }, "$name: ${row.misses}")
             assertFalse(row.golden.passed)
         }

@@ -53,7 +53,7 @@ class XFormerTest {
 
     private fun bundle(name: String) = Bundle.open(File(Fixtures.bundles, name))
 
-    // ---- real engines ------------------------------------------------------------------------------------------------
+    // ---- real engines ----------------------------------------------------------------------------------------------
 
     @Test
     fun `a bundle is opened, asked and closed`(): Unit = runBlocking {
@@ -122,9 +122,15 @@ class XFormerTest {
         assertFalse(nnapi.isAvailable)
         assertTrue(offers.getValue(Triple(EngineChoice.LITERT, Format.TFLITE, Accelerator.XNNPACK)).isAvailable)
         XFormer.open(classify, cpu.options(threads = 1)).use { assertEquals(Format.ORT, it.report.format) }
+        cpu.open(classify, threads = 3).use { engine ->
+            assertEquals(listOf(Format.ORT, 3), listOf(engine.report.format, engine.report.threads))
+        }
+        assertFailsWith<EngineException> { nnapi.open(classify) }
+        assertFailsWith<UsageException> { cpu.copy(format = Format.COREML).open(classify) }
+        assertFailsWith<UsageException> { cpu.copy(engine = EngineChoice.AUTO).open(classify) }
     }
 
-    // ---- one thread, in order ----------------------------------------------------------------------------------------
+    // ---- one thread, in order --------------------------------------------------------------------------------------
 
     @Test
     fun `calls are queued on one thread, which is not the caller's`(): Unit = runBlocking {
@@ -204,7 +210,8 @@ class XFormerTest {
         assertEquals(0, engine.closings.get())
         engine.release.countDown()
         assertEquals(5, first.await().size)
-        assertEquals("it is closed; open the bundle again", assertIs<UsageException>(second.await().exceptionOrNull()).message)
+        val error = assertIs<UsageException>(second.await().exceptionOrNull())
+        assertEquals("it is closed; open the bundle again", error.message)
         assertFailsWith<UsageException> { xformer.predict(image) }
         assertFailsWith<UsageException> { xformer.warmUp() }
         waitUntil { engine.closings.get() == 1 }
@@ -241,7 +248,7 @@ class XFormerTest {
         waitUntil { thread?.isAlive == false }
     }
 
-    // ---- what is asked and what is answered --------------------------------------------------------------------------
+    // ---- what is asked and what is answered ------------------------------------------------------------------------
 
     @Test
     fun `another task is refused before anything is done`(): Unit = runBlocking {
@@ -277,7 +284,8 @@ class XFormerTest {
         var fails = true
         val engine = StubEngine(change = { if (fails) throw IllegalStateException("the driver is gone") else it })
         XFormer.open(classify, warmUp = false) { engine }.use { xformer ->
-            assertContains(assertFailsWith<EngineException> { xformer.predict(image) }.message.orEmpty(), "the driver is gone")
+            val error = assertFailsWith<EngineException> { xformer.predict(image) }
+            assertContains(error.message.orEmpty(), "the driver is gone")
             fails = false
             assertEquals(5, xformer.classify(image).size)
         }

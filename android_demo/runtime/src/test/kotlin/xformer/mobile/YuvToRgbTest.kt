@@ -74,7 +74,8 @@ class YuvToRgbTest {
         )
         for ((how, rows) in expected) {
             val (degrees, mirrored) = how
-            assertEquals(rows, greys(YuvToRgb.convert(six, degrees, mirrored)), "turned by $degrees, mirrored: $mirrored")
+            val found = greys(YuvToRgb.convert(six, degrees, mirrored))
+            assertEquals(rows, found, "turned by $degrees, mirrored: $mirrored")
         }
     }
 
@@ -165,7 +166,11 @@ class YuvToRgbTest {
             assertEquals("unknown rotation $degrees; valid: 0, 90, 180, 270", error.message)
         }
         val outside = listOf(
-            Crop(-1, 0, 2, 2), Crop(0, 0, 4, 2), Crop(0, 1, 3, 2), Crop(0, 0, 0, 2), Crop(Int.MAX_VALUE, 0, Int.MAX_VALUE, 1),
+            Crop(-1, 0, 2, 2),
+            Crop(0, 0, 4, 2),
+            Crop(0, 1, 3, 2),
+            Crop(0, 0, 0, 2),
+            Crop(Int.MAX_VALUE, 0, Int.MAX_VALUE, 1),
         )
         for (crop in outside) {
             assertFailsWith<ImageException> { YuvToRgb.convert(six, crop = crop) }
@@ -242,7 +247,14 @@ class YuvToRgbTest {
         return Crop(x, y, random.nextInt(1, width - x + 1), random.nextInt(1, height - y + 1))
     }
 
-    private fun drawnLayout(random: Random, width: Int, height: Int, y: ByteArray, u: ByteArray, v: ByteArray): YuvFrame {
+    private fun drawnLayout(
+        random: Random,
+        width: Int,
+        height: Int,
+        y: ByteArray,
+        u: ByteArray,
+        v: ByteArray,
+    ): YuvFrame {
         val columns = (width + 1) / 2
         val rows = (height + 1) / 2
         val luma = laid(random, y, width, height, 1 + random.nextInt(2))
@@ -278,7 +290,8 @@ class YuvToRgbTest {
         val tail = if (random.nextBoolean()) rowStride else (columns - 1) * pixelStride + 1
         val content = random.nextBytes((rows - 1) * rowStride + tail)
         for (i in samples.indices) content[i / columns * rowStride + i % columns * pixelStride] = samples[i]
-        val buffer = if (random.nextBoolean()) ByteBuffer.allocateDirect(content.size) else ByteBuffer.allocate(content.size)
+        val isDirect = random.nextBoolean()
+        val buffer = if (isDirect) ByteBuffer.allocateDirect(content.size) else ByteBuffer.allocate(content.size)
         buffer.put(content)
         buffer.position(random.nextInt(content.size + 1)) // a camera's consumer may have read some of it
         return YuvPlane(buffer, rowStride, pixelStride)

@@ -13,6 +13,8 @@ import android.widget.ProgressBar
 import android.widget.RadioButton
 import android.widget.RadioGroup
 import android.widget.TextView
+import java.io.IOException
+import kotlin.math.roundToInt
 import kotlinx.coroutines.launch
 import xformer.mobile.demo.benchmark.BenchmarkPhase
 import xformer.mobile.demo.benchmark.BenchmarkReport
@@ -26,8 +28,6 @@ import xformer.mobile.demo.model.EngineIds
 import xformer.mobile.demo.ui.ResourceWords
 import xformer.mobile.demo.ui.RetainingActivity
 import xformer.mobile.demo.ui.keepClearOfBars
-import java.io.IOException
-import kotlin.math.roundToInt
 
 /** Parity and latency of a bundle on this device. */
 class BenchmarkActivity : RetainingActivity<BenchmarkScreenState>() {
@@ -74,12 +74,11 @@ class BenchmarkActivity : RetainingActivity<BenchmarkScreenState>() {
 
     private fun showSubject(subject: Subject) {
         val ready = subject as? Subject.Ready
-        findViewById<TextView>(R.id.subject).text =
-            when (subject) {
-                Subject.Opening -> words.text(R.string.model_opening)
-                is Subject.None -> subject.text
-                is Subject.Ready -> words.text(R.string.benchmark_subject, subject.name)
-            }
+        findViewById<TextView>(R.id.subject).text = when (subject) {
+            Subject.Opening -> words.text(R.string.model_opening)
+            is Subject.None -> subject.text
+            is Subject.Ready -> words.text(R.string.benchmark_subject, subject.name)
+        }
         val targets = findViewById<ViewGroup>(R.id.targets)
         targets.removeAllViews()
         ready?.ways?.forEach { targets.addView(wayView(targets, ready, it)) }
@@ -118,8 +117,11 @@ class BenchmarkActivity : RetainingActivity<BenchmarkScreenState>() {
     private fun showPhase(phase: BenchmarkPhase) {
         val running = phase as? BenchmarkPhase.Running
         val done = phase as? BenchmarkPhase.Done
-        if (running != null) window.addFlags(WindowManager.LayoutParams.FLAG_KEEP_SCREEN_ON)
-        else window.clearFlags(WindowManager.LayoutParams.FLAG_KEEP_SCREEN_ON)
+        if (running != null) {
+            window.addFlags(WindowManager.LayoutParams.FLAG_KEEP_SCREEN_ON)
+        } else {
+            window.clearFlags(WindowManager.LayoutParams.FLAG_KEEP_SCREEN_ON)
+        }
         findViewById<View>(R.id.start).isEnabled = running == null && state.subject.value is Subject.Ready
         findViewById<View>(R.id.cancel).isEnabled = running != null
         findViewById<View>(R.id.share).isEnabled = done?.report?.run != null
@@ -142,17 +144,16 @@ class BenchmarkActivity : RetainingActivity<BenchmarkScreenState>() {
         }
     }
 
-    private fun stepText(step: BenchmarkStep): String =
-        when (step) {
-            is BenchmarkStep.Comparing ->
-                words.text(
-                    R.string.benchmark_running_parity,
-                    outcomeText.title(step.target),
-                    minOf(step.done + 1, step.of),
-                    step.of,
-                )
-            is BenchmarkStep.Timing -> words.text(R.string.benchmark_running_latency, outcomeText.title(step.target))
-        }
+    private fun stepText(step: BenchmarkStep): String = when (step) {
+        is BenchmarkStep.Comparing ->
+            words.text(
+                R.string.benchmark_running_parity,
+                outcomeText.title(step.target),
+                minOf(step.done + 1, step.of),
+                step.of,
+            )
+        is BenchmarkStep.Timing -> words.text(R.string.benchmark_running_latency, outcomeText.title(step.target))
+    }
 
     /** Set only what has changed: a screen reader says whatever is set. */
     private fun progress(text: String) {

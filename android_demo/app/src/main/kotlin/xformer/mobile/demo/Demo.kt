@@ -1,6 +1,7 @@
 package xformer.mobile.demo
 
 import android.content.Context
+import java.io.File
 import xformer.mobile.DeviceInfo
 import xformer.mobile.XFormer
 import xformer.mobile.XFormerOptions
@@ -10,7 +11,6 @@ import xformer.mobile.demo.model.BundleStore
 import xformer.mobile.demo.model.Choice
 import xformer.mobile.demo.ui.ResourceWords
 import xformer.mobile.demo.ui.Words
-import java.io.File
 
 /** What all screens share: the bundles, the user's choice, the texts. It holds no activity, and is cheap to make. */
 class Demo(context: Context) {
@@ -41,11 +41,10 @@ class Demo(context: Context) {
      *
      * @throws xformer.mobile.core.XFormerException the bundle or the engine can't be used.
      */
-    suspend fun open(choice: Choice): XFormer =
-        XFormer.open(
-            bundles.open(bundles.find(choice.bundle)),
-            XFormerOptions(engine = choice.engine, threads = choice.threads, accelerator = choice.accelerator),
-        )
+    suspend fun open(choice: Choice): XFormer = XFormer.open(
+        bundles.open(bundles.find(choice.bundle)),
+        XFormerOptions(engine = choice.engine, threads = choice.threads, accelerator = choice.accelerator),
+    )
 
     companion object {
         /** Where results lie until they are shared. */

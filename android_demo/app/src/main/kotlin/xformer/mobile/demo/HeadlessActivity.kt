@@ -18,8 +18,8 @@ import xformer.mobile.demo.ui.RetainingActivity
 import xformer.mobile.demo.ui.keepClearOfBars
 
 /**
- * A benchmark for device farms and scripts: started over adb with [HeadlessArguments] as extras, or by a game loop test.
- * It must stay on the screen, for only there it gets the fast processors.
+ * A benchmark for device farms and scripts: started over adb with [HeadlessArguments] as extras, or by a game loop
+ * test. It must stay on the screen, for only there it gets the fast processors.
  */
 class HeadlessActivity : RetainingActivity<HeadlessState>() {
     private val words by lazy { ResourceWords(resources) }
@@ -63,12 +63,11 @@ class HeadlessActivity : RetainingActivity<HeadlessState>() {
     }
 
     private fun show(phase: HeadlessPhase) {
-        val text =
-            when (phase) {
-                HeadlessPhase.Idle -> ""
-                is HeadlessPhase.Running -> words.text(R.string.headless_running, phase.step?.let(::stepText).orEmpty())
-                is HeadlessPhase.Done -> phase.status.toLogLine()
-            }
+        val text = when (phase) {
+            HeadlessPhase.Idle -> ""
+            is HeadlessPhase.Running -> words.text(R.string.headless_running, phase.step?.let(::stepText).orEmpty())
+            is HeadlessPhase.Done -> phase.status.toLogLine()
+        }
         val view = findViewById<TextView>(R.id.status)
         if (view.text.toString() != text) view.text = text
         if (phase is HeadlessPhase.Done && isClosing) finish()

@@ -14,8 +14,8 @@ import xformer.mobile.demo.benchmark.HeadlessStatus
 import xformer.mobile.demo.benchmark.InstrumentationReport
 
 /**
- * The headless benchmark as an instrumentation, which is what device farms run: it starts [HeadlessActivity], waits, and
- * reports each target as a test, in the words that farms know from AndroidJUnitRunner.
+ * The headless benchmark as an instrumentation, which is what device farms run: it starts [HeadlessActivity], waits,
+ * and reports each target as a test, in the words that farms know from AndroidJUnitRunner.
  *
  * Arguments are those of [HeadlessArguments]. Farms add others for the runner that they expect; those are told and left
  * out.

@@ -60,17 +60,16 @@ class MainActivity : RetainingActivity<LiveState>() {
         manager = getSystemService(CameraManager::class.java)
         val texture = TextureView(this)
         findViewById<ViewGroup>(R.id.stage).addView(texture, 0)
-        preview =
-            CameraPreview(
-                texture,
-                manager,
-                getSystemService(DisplayManager::class.java),
-                { frame, geometry ->
-                    val placed = PlacedFrame(frame, geometry)
-                    analyzer?.offer(placed) ?: placed.close()
-                },
-                ::onCameraProblem,
-            )
+        preview = CameraPreview(
+            texture,
+            manager,
+            getSystemService(DisplayManager::class.java),
+            { frame, geometry ->
+                val placed = PlacedFrame(frame, geometry)
+                analyzer?.offer(placed) ?: placed.close()
+            },
+            ::onCameraProblem,
+        )
         opens(R.id.open_picture, PictureActivity::class.java)
         opens(R.id.open_setup, SetupActivity::class.java)
         opens(R.id.open_benchmark, BenchmarkActivity::class.java)
@@ -117,13 +116,12 @@ class MainActivity : RetainingActivity<LiveState>() {
     }
 
     private fun findCameras() {
-        cameras =
-            try {
-                Cameras(manager).all()
-            } catch (error: CameraAccessException) {
-                cameraProblem = CameraProblem.ofReason(error.reason)
-                emptyList()
-            }
+        cameras = try {
+            Cameras(manager).all()
+        } catch (error: CameraAccessException) {
+            cameraProblem = CameraProblem.ofReason(error.reason)
+            emptyList()
+        }
     }
 
     private fun onCameraProblem(problem: CameraProblem) {
@@ -184,8 +182,11 @@ class MainActivity : RetainingActivity<LiveState>() {
         val rate = meter.framesPerSecond
         val median = meter.medianInferenceNs
         screen.figures(
-            if (rate == null || median == null) engine
-            else getString(R.string.live_figures, engine, rate, Figures.milliseconds(state.demo.words, median)),
+            if (rate == null || median == null) {
+                engine
+            } else {
+                getString(R.string.live_figures, engine, rate, Figures.milliseconds(state.demo.words, median))
+            },
         )
     }
 
@@ -205,23 +206,24 @@ class MainActivity : RetainingActivity<LiveState>() {
         screen.message(cameraProblem?.let(::cameraMessage) ?: modelMessage())
     }
 
-    private fun cameraMessage(problem: CameraProblem): Message =
-        when {
-            problem == CameraProblem.NO_CAMERA -> Message(getString(problem.text), R.string.open_picture) { openPicture() }
-            problem != CameraProblem.NO_PERMISSION ->
-                Message(getString(problem.text), R.string.try_again) { startCamera() }
-            // After a second refusal the system asks no more, and says nothing about it.
-            state.asked && !shouldShowRequestPermissionRationale(Manifest.permission.CAMERA) ->
-                Message(getString(problem.text), R.string.camera_open_settings) { openSettings() }
-            else ->
-                Message(getString(R.string.camera_permission), R.string.camera_permission_allow) { askForCamera() }
-        }
+    private fun cameraMessage(problem: CameraProblem): Message = when {
+        problem == CameraProblem.NO_CAMERA -> Message(getString(problem.text), R.string.open_picture) { openPicture() }
+        problem != CameraProblem.NO_PERMISSION ->
+            Message(getString(problem.text), R.string.try_again) { startCamera() }
+        // After a second refusal the system asks no more, and says nothing about it.
+        state.asked && !shouldShowRequestPermissionRationale(Manifest.permission.CAMERA) ->
+            Message(getString(problem.text), R.string.camera_open_settings) { openSettings() }
+        else ->
+            Message(getString(R.string.camera_permission), R.string.camera_permission_allow) { askForCamera() }
+    }
 
     private fun modelMessage(): Message? {
         val failed = state.models.state.value as? SlotState.Failed ?: return null
-        val text =
-            if (state.demo.bundles.list().isEmpty()) getString(R.string.no_bundle)
-            else getString(R.string.model_failed, failed.error.message)
+        val text = if (state.demo.bundles.list().isEmpty()) {
+            getString(R.string.no_bundle)
+        } else {
+            getString(R.string.model_failed, failed.error.message)
+        }
         return Message(text, R.string.open_setup) { startActivity(Intent(this, SetupActivity::class.java)) }
     }
 

@@ -87,14 +87,13 @@ class PictureActivity : RetainingActivity<PictureState>() {
         screen.result(shown?.drawing, shown?.palette.orEmpty())
     }
 
-    private fun figures(shown: PicturePhase.Shown): String =
-        words.text(
-            R.string.picture_figures,
-            EngineText.of(shown.engine, words),
-            shown.drawing.source.width,
-            shown.drawing.source.height,
-            Figures.milliseconds(words, shown.inferenceNs.toDouble()),
-        )
+    private fun figures(shown: PicturePhase.Shown): String = words.text(
+        R.string.picture_figures,
+        EngineText.of(shown.engine, words),
+        shown.drawing.source.width,
+        shown.drawing.source.height,
+        Figures.milliseconds(words, shown.inferenceNs.toDouble()),
+    )
 
     private companion object {
         const val PICTURE = "picture"

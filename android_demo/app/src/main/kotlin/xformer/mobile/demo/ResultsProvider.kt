@@ -7,9 +7,9 @@ import android.database.MatrixCursor
 import android.net.Uri
 import android.os.ParcelFileDescriptor
 import android.provider.OpenableColumns
-import xformer.mobile.demo.benchmark.ResultStore
 import java.io.File
 import java.io.FileNotFoundException
+import xformer.mobile.demo.benchmark.ResultStore
 
 /**
  * Lets another app read the one result file that the user shares with it: `content://AUTHORITY/NAME.json`.
@@ -65,7 +65,6 @@ class ResultsProvider : ContentProvider() {
         private val COLUMNS = listOf(OpenableColumns.DISPLAY_NAME, OpenableColumns.SIZE)
 
         /** The address of a result file. */
-        fun uriOf(file: File): Uri =
-            Uri.Builder().scheme("content").authority(AUTHORITY).appendPath(file.name).build()
+        fun uriOf(file: File): Uri = Uri.Builder().scheme("content").authority(AUTHORITY).appendPath(file.name).build()
     }
 }

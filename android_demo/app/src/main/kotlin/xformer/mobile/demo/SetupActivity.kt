@@ -40,7 +40,7 @@ class SetupActivity : RetainingActivity<SetupState>() {
     private fun chooseZip() {
         val intent =
             Intent(Intent.ACTION_OPEN_DOCUMENT).addCategory(Intent.CATEGORY_OPENABLE).setType("*/*")
-                .putExtra(Intent.EXTRA_MIME_TYPES, arrayOf("application/zip", "application/octet-stream"))
+                .putExtra(Intent.EXTRA_MIME_TYPES, ZIP_TYPES)
         try {
             startActivityForResult(intent, 0)
         } catch (_: ActivityNotFoundException) {
@@ -85,9 +85,11 @@ class SetupActivity : RetainingActivity<SetupState>() {
         fill(
             R.id.threads,
             (listOf(null) + THREADS).map { threads ->
-                val name =
-                    if (threads == null) words.text(R.string.threads_default)
-                    else words.count(R.plurals.threads, threads, threads)
+                val name = if (threads == null) {
+                    words.text(R.string.threads_default)
+                } else {
+                    words.count(R.plurals.threads, threads, threads)
+                }
                 Row(name, threads == choice.threads) { choice.copy(threads = threads) }
             },
         )
@@ -125,6 +127,9 @@ class SetupActivity : RetainingActivity<SetupState>() {
     }
 
     private companion object {
+        /** What file managers take a .zip file for. */
+        val ZIP_TYPES = arrayOf("application/zip", "application/x-zip-compressed", "application/octet-stream")
+
         /** What phones have: more threads than fast cores are slower. */
         val THREADS = listOf(1, 2, 4, 6, 8)
     }

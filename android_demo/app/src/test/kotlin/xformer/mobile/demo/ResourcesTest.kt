@@ -1,8 +1,5 @@
 package xformer.mobile.demo
 
-import org.junit.jupiter.api.Test
-import org.w3c.dom.Element
-import org.w3c.dom.Node
 import java.io.File
 import javax.xml.parsers.DocumentBuilderFactory
 import kotlin.math.pow
@@ -10,11 +7,15 @@ import kotlin.test.assertEquals
 import kotlin.test.assertFalse
 import kotlin.test.assertNull
 import kotlin.test.assertTrue
+import org.junit.jupiter.api.Test
+import org.w3c.dom.Element
+import org.w3c.dom.Node
 
-/** What people who see, hear or touch differently need of the layouts and colors, and what the manifest may not have. */
+/** What people who see, hear or touch differently need of layouts and colors, and what the manifest may not have. */
 class ResourcesTest {
     private val main = File("src/main")
-    private val layouts = main.resolve("res").walk().filter { it.parentFile.name.startsWith("layout") && it.isFile }.toList()
+    private val layouts =
+        main.resolve("res").walk().filter { it.isFile && it.parentFile.name.startsWith("layout") }.toList()
 
     @Test
     fun `texts in layouts are resources`() {
@@ -40,7 +41,8 @@ class ResourcesTest {
     fun `buttons are large enough to touch`() {
         for ((file, view) in views()) {
             if (view.tagName != "Button") continue
-            assertEquals("@style/Action", view.getAttribute("style"), "${file.name}: ${view.getAttributeNS(ANDROID, "id")}")
+            val id = view.getAttributeNS(ANDROID, "id")
+            assertEquals("@style/Action", view.getAttribute("style"), "${file.name}: $id")
         }
         val touch = values("dimens", "dimen").getValue("touch")
         for (style in listOf("Action", "Choice")) assertEquals("@dimen/touch", item(style, "minHeight"))
@@ -50,7 +52,8 @@ class ResourcesTest {
     @Test
     fun `text grows with the user's setting`() {
         val sizes = values("dimens", "dimen").filterKeys { it.startsWith("text_") }.values
-        assertTrue(sizes.isNotEmpty() && sizes.all { it.endsWith("sp") && it.removeSuffix("sp").toInt() >= 14 }, "$sizes")
+        assertTrue(sizes.isNotEmpty())
+        for (size in sizes) assertTrue(size.endsWith("sp") && size.removeSuffix("sp").toInt() >= 14, size)
         for ((file, view) in views()) {
             assertFalse(view.hasAttributeNS(ANDROID, "textSize"), "${file.name} sets a text size beside the styles")
             assertFalse(view.hasAttributeNS(ANDROID, "maxLines"), "${file.name} cuts text off")
@@ -139,14 +142,18 @@ class ResourcesTest {
             .find { it.getAttribute("name") == "android:$name" }?.textContent
     }
 
-    private fun values(file: String, tag: String, folder: String = "values"): Map<String, String> =
-        elements(parse(main.resolve("res/$folder/$file.xml")), tag).associate { it.getAttribute("name") to it.textContent }
+    private fun values(file: String, tag: String, folder: String = "values"): Map<String, String> {
+        val found = elements(parse(main.resolve("res/$folder/$file.xml")), tag)
+        return found.associate { it.getAttribute("name") to it.textContent }
+    }
 
     private fun names(parent: Element, tag: String): List<String> =
         elements(parent, tag).map { it.getAttributeNS(ANDROID, "name") }
 
-    private fun parse(file: File): Element =
-        DocumentBuilderFactory.newInstance().apply { isNamespaceAware = true }.newDocumentBuilder().parse(file).documentElement
+    private fun parse(file: File): Element {
+        val factory = DocumentBuilderFactory.newInstance().apply { isNamespaceAware = true }
+        return factory.newDocumentBuilder().parse(file).documentElement
+    }
 
     private fun elements(parent: Element, tag: String): List<Element> {
         val found = parent.getElementsByTagName(tag)
@@ -160,11 +167,10 @@ class ResourcesTest {
     }
 
     private fun luminance(color: String): Double {
-        val channels =
-            color.removePrefix("#").takeLast(6).chunked(2).map { hex ->
-                val value = hex.toInt(16) / 255.0
-                if (value <= 0.04045) value / 12.92 else ((value + 0.055) / 1.055).pow(2.4)
-            }
+        val channels = color.removePrefix("#").takeLast(6).chunked(2).map { hex ->
+            val value = hex.toInt(16) / 255.0
+            if (value <= 0.04045) value / 12.92 else ((value + 0.055) / 1.055).pow(2.4)
+        }
         return 0.2126 * channels[0] + 0.7152 * channels[1] + 0.0722 * channels[2]
     }
 
@@ -172,17 +178,16 @@ class ResourcesTest {
         const val ANDROID = "http://schemas.android.com/apk/res/android"
 
         /** What is written on what. */
-        val READ =
-            listOf(
-                "text" to "screen",
-                "text_soft" to "screen",
-                "on_accent" to "accent",
-                "accent" to "screen",
-                "on_warning" to "warning",
-                "on_stage" to "stage",
-                "on_label" to "label",
-                "good" to "screen",
-                "bad" to "screen",
-            )
+        val READ = listOf(
+            "text" to "screen",
+            "text_soft" to "screen",
+            "on_accent" to "accent",
+            "accent" to "screen",
+            "on_warning" to "warning",
+            "on_stage" to "stage",
+            "on_label" to "label",
+            "good" to "screen",
+            "bad" to "screen",
+        )
     }
 }

@@ -104,8 +104,8 @@ class BundleArchiveTest {
     }
 
     /**
-     * Made of one bundle by `zip -r`, `zip -r -` into a pipe, Python's zipfile (stored, into a pipe), and macOS's
-     * Finder as it lays archives out.
+     * One bundle, packed by `zip -r`, by `zip -r -` into a pipe, by Python's zipfile (stored, into a pipe), and by a
+     * script in the layout of macOS's Finder.
      */
     @ParameterizedTest
     @ValueSource(strings = ["zip", "zip-pipe", "python", "macos"])

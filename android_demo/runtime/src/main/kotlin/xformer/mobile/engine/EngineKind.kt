@@ -1,6 +1,7 @@
 package xformer.mobile.engine
 
 import xformer.mobile.core.Accelerator
+import xformer.mobile.core.Artifact
 import xformer.mobile.core.Bundle
 import xformer.mobile.core.Engine
 import xformer.mobile.core.EngineOptions
@@ -8,8 +9,8 @@ import xformer.mobile.core.Format
 import xformer.mobile.core.UsageException
 
 /**
- * The engines, a row for each: what it is called, the formats and the accelerators that it runs, the first choice first.
- * An engine's own classes are loaded when they are used, so that an app may leave one out.
+ * The engines, a row for each: what it is called, the formats and the accelerators that it runs, the first choice
+ * first. An engine's own classes are loaded when they are used, so that an app may leave one out.
  */
 internal enum class EngineKind(
     val id: String,
@@ -44,14 +45,9 @@ internal enum class EngineKind(
     }
 
     /** Opens a bundle's artifact; see the engines. */
-    fun open(bundle: Bundle, format: Format, options: EngineOptions): Engine {
-        check(format, options)
-        val artifact = bundle.artifact(format)
-        val size = bundle.imageSize
-        return when (this) {
-            ONNX_RUNTIME -> OnnxRuntimeEngine.open(artifact, size, options, bundle.precision == INT8_WEIGHTS)
-            LITERT -> LiteRtEngine.open(artifact, size, bundle.outputShapes, options)
-        }
+    fun open(bundle: Bundle, artifact: Artifact, options: EngineOptions): Engine = when (this) {
+        ONNX_RUNTIME -> OnnxRuntimeEngine.open(artifact, bundle.imageSize, options, bundle.precision == INT8_WEIGHTS)
+        LITERT -> LiteRtEngine.open(artifact, bundle.imageSize, bundle.outputShapes, options)
     }
 
     /** @throws UsageException another engine's format, or too many threads. */

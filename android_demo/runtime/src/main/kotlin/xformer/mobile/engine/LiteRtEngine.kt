@@ -30,11 +30,11 @@ import xformer.mobile.core.Tensor
 import xformer.mobile.core.UsageException
 
 /**
- * Runs .tflite files in LiteRT's interpreter. The accelerators are its kernels without any delegate ([Accelerator.CPU]),
- * XNNPACK (what LiteRT itself prefers on a CPU), the GPU delegate and NNAPI.
+ * Runs .tflite files in LiteRT's interpreter. The accelerators are its kernels without any delegate
+ * ([Accelerator.CPU]), XNNPACK (what LiteRT itself prefers on a CPU), the GPU delegate and NNAPI.
  *
- * Of a delegate it can't be told how many operators it took; those that it doesn't take run on the CPU. The GPU delegate
- * wants to be opened, run and closed by one thread, as `XFormer` does it.
+ * Of a delegate it can't be told how many operators it took; those that it doesn't take run on the CPU. The GPU
+ * delegate wants to be opened, run and closed by one thread, as `XFormer` does it.
  */
 public class LiteRtEngine private constructor(
     private val interpreter: Interpreter,
@@ -70,7 +70,9 @@ public class LiteRtEngine private constructor(
         delegate?.close() // after the interpreter, which still uses it
     }
 
-    /** An output and the memory that it is copied to: as float32, or as int8 or uint8 with their scale and zero point. */
+    /**
+     * An output and the memory that it is copied to: as float32, or as int8 or uint8 with their scale and zero point.
+     */
     internal class Output(val index: Int, tensor: LiteRtTensor) {
         val name: String = tensor.name()
         val shape: IntArray = tensor.shape()
@@ -81,7 +83,9 @@ public class LiteRtEngine private constructor(
         init {
             val isQuantized = type == DataType.INT8 || type == DataType.UINT8
             if (type != DataType.FLOAT32 && !(isQuantized && scale > 0)) {
-                throw BundleException("LiteRT returns '$name' as $type; float32, or int8 or uint8 with a scale, is needed")
+                throw BundleException(
+                    "LiteRT returns '$name' as $type; float32, or int8 or uint8 with a scale, is needed",
+                )
             }
         }
 
@@ -214,8 +218,8 @@ public class LiteRtEngine private constructor(
             val shape = intArrayOf(1, size.height, size.width, 3)
             if (input.dataType() != DataType.UINT8 || !input.shape().contentEquals(shape)) {
                 throw BundleException(
-                    "the model takes ${input.dataType()} ${input.shape().toList()} as '${input.name()}'; the manifest " +
-                        "declares UINT8 ${shape.toList()}",
+                    "the model takes ${input.dataType()} ${input.shape().toList()} as '${input.name()}'; " +
+                        "the manifest declares UINT8 ${shape.toList()}",
                 )
             }
         }

@@ -120,8 +120,8 @@ public class OnnxRuntimeEngine private constructor(
         ): Engine = open(artifact, imageSize, options, unpackWeights = false)
 
         /**
-         * Opens a .onnx or .ort file. [unpackWeights] unpacks int8 weights when the model is loaded, where it would else
-         * be done in each run: for models that compute in float (the precision int8-weights).
+         * Opens a .onnx or .ort file. [unpackWeights] unpacks int8 weights when the model is loaded, where it would
+         * else be done in each run: for models that compute in float (the precision int8-weights).
          *
          * @throws BundleException ONNX Runtime refuses the file, or it takes no such picture.
          * @throws EngineException ONNX Runtime or the accelerator is not there, or fails.
@@ -193,13 +193,13 @@ public class OnnxRuntimeEngine private constructor(
             val notes = when (options.accelerator) {
                 Accelerator.CPU -> emptyList()
                 Accelerator.NNAPI -> listOf(
-                    "NNAPI takes the operators that the phone's driver has and ONNX Runtime the others, on the CPU; how " +
-                        "many each took can't be told",
+                    "NNAPI takes the operators that the phone's driver has and ONNX Runtime the others, on the CPU; " +
+                        "how many each took can't be told",
                     "NNAPI's own reference implementation on the CPU is left out, from Android 10 on",
                 )
                 else -> listOf(
-                    "XNNPACK takes the operators that it has and ONNX Runtime the others, both on the CPU; how many each " +
-                        "took can't be told",
+                    "XNNPACK takes the operators that it has and ONNX Runtime the others, both on the CPU; " +
+                        "how many each took can't be told",
                 )
             }
             val used = options.accelerator.takeIf { it == Accelerator.CPU }

@@ -5,8 +5,8 @@ import java.nio.ByteBuffer
 import xformer.mobile.PythonLiteRt
 
 /**
- * Takes the place of LiteRT's class of this name in tests: there are natives of it for Android only. It has the part that
- * LiteRtEngine uses, and runs the model in LiteRT's Python package. LiteRtDoublesTest holds it to the real class.
+ * Takes the place of LiteRT's class of this name in tests: there are natives of it for Android only. It has the part
+ * that LiteRtEngine uses, and runs the model in LiteRT's Python package. LiteRtDoublesTest holds it to the real class.
  */
 class Interpreter(file: File, options: Options) : AutoCloseable {
     class Options : InterpreterApi.Options() {

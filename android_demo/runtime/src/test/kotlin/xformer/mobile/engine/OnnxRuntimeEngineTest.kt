@@ -39,8 +39,8 @@ class OnnxRuntimeEngineTest {
             val report = engine.report
             assertEquals("onnxruntime", report.engine)
             assertEquals(OrtEnvironment.getEnvironment().version, report.version)
-            assertEquals(listOf(Format.ORT, 2, Accelerator.CPU), listOf(report.format, report.threads, report.requested))
-            assertEquals(Accelerator.CPU, report.used)
+            assertEquals(listOf(Format.ORT, 2), listOf(report.format, report.threads))
+            assertEquals(listOf(Accelerator.CPU, Accelerator.CPU), listOf(report.requested, report.used))
             assertEquals(emptyList(), report.notes)
         }
     }

@@ -37,27 +37,25 @@ class BenchmarkRunner(
     ): BenchmarkReport {
         val about = machine()
         val runs = mutableListOf<LatencyRun>()
-        val outcomes =
-            targets.map { target ->
-                var outcome = BenchmarkOutcome(target, null, null, null, target.problem)
-                if (target.problem == null) {
-                    val problems =
-                        listOfNotNull(
-                            problemOf {
-                                val (engine, parity) = compare(target, report)
-                                outcome = outcome.copy(engine = engine, parity = parity)
-                            },
-                            // Also where there is nothing to compare with.
-                            problemOf {
-                                val run = measure(target, settings, about, report)
-                                runs += run
-                                outcome = outcome.copy(measurement = run.measurements.single())
-                            },
-                        )
-                    outcome = outcome.copy(error = problems.distinct().joinToString("; ").ifEmpty { null })
-                }
-                outcome
+        val outcomes = targets.map { target ->
+            var outcome = BenchmarkOutcome(target, null, null, null, target.problem)
+            if (target.problem == null) {
+                val problems = listOfNotNull(
+                    problemOf {
+                        val (engine, parity) = compare(target, report)
+                        outcome = outcome.copy(engine = engine, parity = parity)
+                    },
+                    // Also where there is nothing to compare with.
+                    problemOf {
+                        val run = measure(target, settings, about, report)
+                        runs += run
+                        outcome = outcome.copy(measurement = run.measurements.single())
+                    },
+                )
+                outcome = outcome.copy(error = problems.distinct().joinToString("; ").ifEmpty { null })
             }
+            outcome
+        }
         val tools = outcomes.mapNotNull { it.engine }.associate { it.engine to it.version }
         val all = runs.firstOrNull()?.copy(tools = tools, measurements = runs.flatMap { it.measurements })
         return BenchmarkReport(outcomes, all)
@@ -66,10 +64,9 @@ class BenchmarkRunner(
     private fun compare(target: BenchmarkTarget, report: (BenchmarkStep) -> Unit): Pair<EngineReport, Parity> {
         report(BenchmarkStep.Comparing(target, 0, bundle.manifest.golden.size))
         return open(bundle.artifact(target.format), target).use { engine ->
-            val result =
-                GoldenReplay.run(bundle, target.format, engine, decoder) { done, of ->
-                    report(BenchmarkStep.Comparing(target, done, of))
-                }
+            val result = GoldenReplay.run(bundle, target.format, engine, decoder) { done, of ->
+                report(BenchmarkStep.Comparing(target, done, of))
+            }
             Pair(engine.report, Parity.of(result))
         }
     }
@@ -88,17 +85,16 @@ class BenchmarkRunner(
     }
 
     /** What went wrong in [work], in words; null where nothing did. */
-    private fun problemOf(work: () -> Unit): String? =
-        try {
-            work()
-            null
-        } catch (error: CancellationException) {
-            throw error
-        } catch (error: Exception) {
-            error.message ?: error.javaClass.simpleName
-        } catch (error: LinkageError) {
-            "the app lacks a part of the engine: ${error.message}"
-        } catch (_: OutOfMemoryError) {
-            "the memory is not enough"
-        }
+    private fun problemOf(work: () -> Unit): String? = try {
+        work()
+        null
+    } catch (error: CancellationException) {
+        throw error
+    } catch (error: Exception) {
+        error.message ?: error.javaClass.simpleName
+    } catch (error: LinkageError) {
+        "the app lacks a part of the engine: ${error.message}"
+    } catch (_: OutOfMemoryError) {
+        "the memory is not enough"
+    }
 }

@@ -1,5 +1,8 @@
 package xformer.mobile.demo.benchmark
 
+import java.io.File
+import java.io.IOException
+import java.util.concurrent.Executors
 import kotlinx.coroutines.CoroutineScope
 import kotlinx.coroutines.Dispatchers
 import kotlinx.coroutines.asCoroutineDispatcher
@@ -17,9 +20,6 @@ import xformer.mobile.core.Format
 import xformer.mobile.core.XFormerException
 import xformer.mobile.demo.Demo
 import xformer.mobile.demo.R
-import java.io.File
-import java.io.IOException
-import java.util.concurrent.Executors
 
 /** An engine with an accelerator; [problem] says why it can't be measured, null where it can. */
 data class Way(
@@ -40,10 +40,9 @@ sealed interface Subject {
     /** A bundle and how it can be run. */
     class Ready(val name: String, val bundle: Bundle, val offers: List<EngineOffer>) : Subject {
         /** The offers, with the formats of one engine and accelerator together. */
-        val ways: List<Way> =
-            offers.groupBy { it.engine to it.accelerator }.map { (way, of) ->
-                Way(way.first, way.second, of.map { it.format }, of.firstNotNullOfOrNull { it.problem })
-            }
+        val ways: List<Way> = offers.groupBy { it.engine to it.accelerator }.map { (way, of) ->
+            Way(way.first, way.second, of.map { it.format }, of.firstNotNullOfOrNull { it.problem })
+        }
     }
 }
 
@@ -68,18 +67,20 @@ class BenchmarkScreenState(private val demo: Demo) : AutoCloseable {
 
     init {
         scope.launch {
-            subjects.value =
-                try {
-                    val stored = demo.bundles.find(demo.choice.bundle)
-                    val bundle = demo.bundles.open(stored)
-                    Subject.Ready(stored.name, bundle, XFormer.engines(bundle))
-                } catch (error: XFormerException) {
-                    val none = demo.bundles.list().isEmpty()
-                    Subject.None(
-                        if (none) demo.words.text(R.string.no_bundle)
-                        else demo.words.text(R.string.model_failed, error.message.orEmpty()),
-                    )
-                }
+            subjects.value = try {
+                val stored = demo.bundles.find(demo.choice.bundle)
+                val bundle = demo.bundles.open(stored)
+                Subject.Ready(stored.name, bundle, XFormer.engines(bundle))
+            } catch (error: XFormerException) {
+                val none = demo.bundles.list().isEmpty()
+                Subject.None(
+                    if (none) {
+                        demo.words.text(R.string.no_bundle)
+                    } else {
+                        demo.words.text(R.string.model_failed, error.message.orEmpty())
+                    },
+                )
+            }
         }
     }
 
@@ -89,10 +90,9 @@ class BenchmarkScreenState(private val demo: Demo) : AutoCloseable {
 
     /** Measure what is chosen. */
     fun start(ready: Subject.Ready) {
-        val targets =
-            waysOf(ready).flatMap { way ->
-                way.formats.map { BenchmarkTarget(it, way.engine, way.accelerator, way.problem) }
-            }
+        val targets = waysOf(ready).flatMap { way ->
+            way.formats.map { BenchmarkTarget(it, way.engine, way.accelerator, way.problem) }
+        }
         if (targets.isEmpty()) return
         val run = DeviceBenchmark(demo, ready.bundle, demo.choice.threads)
         val count = runs

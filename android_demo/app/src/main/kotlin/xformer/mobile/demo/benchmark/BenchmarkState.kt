@@ -42,29 +42,26 @@ class BenchmarkState(private val thread: CoroutineDispatcher) : AutoCloseable {
     val phase: StateFlow<BenchmarkPhase> = phases.asStateFlow()
 
     /**
-     * Begin a benchmark, unless one runs. [work] gets a function to tell its steps to; that throws once the benchmark is
-     * cancelled.
+     * Begin a benchmark, unless one runs. [work] gets a function to tell its steps to, which throws once the benchmark
+     * is cancelled.
      */
     fun start(targets: List<BenchmarkTarget>, work: (report: (BenchmarkStep) -> Unit) -> BenchmarkReport) {
         if (job?.isCompleted == false) return
         val bar = BenchmarkProgressBar(targets)
         phases.value = BenchmarkPhase.Running(null, 0.0)
-        job =
-            scope.launch {
-                phases.value =
-                    try {
-                        val report =
-                            work { step ->
-                                ensureActive()
-                                phases.value = BenchmarkPhase.Running(step, bar.at(step))
-                            }
-                        BenchmarkPhase.Done(report)
-                    } catch (_: CancellationException) {
-                        BenchmarkPhase.Cancelled
-                    } catch (error: Exception) {
-                        BenchmarkPhase.Failed(error.message ?: error.javaClass.simpleName)
-                    }
+        job = scope.launch {
+            phases.value = try {
+                val report = work { step ->
+                    ensureActive()
+                    phases.value = BenchmarkPhase.Running(step, bar.at(step))
+                }
+                BenchmarkPhase.Done(report)
+            } catch (_: CancellationException) {
+                BenchmarkPhase.Cancelled
+            } catch (error: Exception) {
+                BenchmarkPhase.Failed(error.message ?: error.javaClass.simpleName)
             }
+        }
     }
 
     /** Stop after the run that is under way. */

@@ -58,7 +58,7 @@ data class HeadlessArguments(
         private fun bundle(value: Any): String {
             val name = value.toString()
             if (!BundleName.isValid(name)) {
-                throw UsageException("bundle '${shown(name)}' is no bundle's name; a name has letters, digits, . _ and -")
+                throw UsageException("bundle '${shown(name)}' is no bundle's name; letters, digits, . _ and - are valid")
             }
             return name
         }
@@ -67,8 +67,8 @@ data class HeadlessArguments(
             val name = value.toString()
             if (!ResultName.isValid(name)) {
                 throw UsageException(
-                    "output '${shown(name)}' is not valid; it is the name of a .json file, without a folder, of letters, " +
-                        "digits, . _ and -",
+                    "output '${shown(name)}' is not valid; valid is the name of a .json file, without a folder, of " +
+                        "letters, digits, . _ and -",
                 )
             }
             return name

@@ -1,12 +1,12 @@
 package xformer.mobile.demo.benchmark
 
+import java.io.File
+import java.io.IOException
 import kotlinx.coroutines.CancellationException
 import kotlinx.coroutines.runBlocking
 import xformer.mobile.EngineOffer
 import xformer.mobile.core.Bundle
 import xformer.mobile.core.XFormerException
-import java.io.File
-import java.io.IOException
 
 /** A bundle that was found by its [name], opened, and how it can be run here. */
 class OpenedBundle(val name: String, val bundle: Bundle, val offers: List<EngineOffer>)
@@ -28,21 +28,20 @@ class HeadlessBenchmark(
     /** Do what [given] asks for; [report] is called often, and may throw a [CancellationException]. Never throws. */
     fun run(given: Map<String, Any?>, report: (BenchmarkStep) -> Unit): HeadlessStatus {
         var output = HeadlessArguments().output
-        val status =
-            try {
-                val arguments = HeadlessArguments.of(given)
-                output = arguments.output
-                // So that what an older run has left is not taken for this one's.
-                store().delete(output)
-                store().delete(ResultName.status(output))
-                measured(arguments, report)
-            } catch (_: CancellationException) {
-                HeadlessStatus.error("the benchmark was cut off: the app left the screen")
-            } catch (error: XFormerException) {
-                HeadlessStatus.error(error.message.orEmpty())
-            } catch (error: IOException) {
-                HeadlessStatus.error("the results can't be written: ${error.message}")
-            }
+        val status = try {
+            val arguments = HeadlessArguments.of(given)
+            output = arguments.output
+            // So that what an older run has left is not taken for this one's.
+            store().delete(output)
+            store().delete(ResultName.status(output))
+            measured(arguments, report)
+        } catch (_: CancellationException) {
+            HeadlessStatus.error("the benchmark was cut off: the app left the screen")
+        } catch (error: XFormerException) {
+            HeadlessStatus.error(error.message.orEmpty())
+        } catch (error: IOException) {
+            HeadlessStatus.error("the results can't be written: ${error.message}")
+        }
         return finished(output, status)
     }
 
@@ -56,13 +55,12 @@ class HeadlessBenchmark(
     }
 
     private fun finished(output: String, status: HeadlessStatus): HeadlessStatus {
-        val written =
-            try {
-                store().write(ResultName.status(output), status.toJson())
-                status
-            } catch (error: IOException) {
-                HeadlessStatus.error("${status.message}; the status can't be written: ${error.message}")
-            }
+        val written = try {
+            store().write(ResultName.status(output), status.toJson())
+            status
+        } catch (error: IOException) {
+            HeadlessStatus.error("${status.message}; the status can't be written: ${error.message}")
+        }
         log(written.toLogLine())
         return written
     }

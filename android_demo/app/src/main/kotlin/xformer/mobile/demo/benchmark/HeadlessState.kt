@@ -2,13 +2,13 @@ package xformer.mobile.demo.benchmark
 
 import android.net.Uri
 import android.util.Log
-import xformer.mobile.XFormer
-import xformer.mobile.demo.Demo
 import java.io.File
 import java.io.IOException
 import java.io.OutputStream
 import java.util.concurrent.CancellationException
 import kotlin.concurrent.thread
+import xformer.mobile.XFormer
+import xformer.mobile.demo.Demo
 
 /**
  * What the headless screen keeps while the device is turned: one benchmark, on a thread of its own.
@@ -48,19 +48,18 @@ class HeadlessState(
         cancelled = true
     }
 
-    private fun benchmark() =
-        HeadlessBenchmark(
-            directory,
-            { name ->
-                val stored = demo.bundles.find(name)
-                val bundle = demo.bundles.open(stored)
-                OpenedBundle(stored.name, bundle, XFormer.engines(bundle))
-            },
-            { bundle, arguments, targets, report ->
-                DeviceBenchmark(demo, bundle, arguments.threads).run(targets, arguments.runs, report)
-            },
-            { Log.i(TAG, it) },
-        )
+    private fun benchmark() = HeadlessBenchmark(
+        directory,
+        { name ->
+            val stored = demo.bundles.find(name)
+            val bundle = demo.bundles.open(stored)
+            OpenedBundle(stored.name, bundle, XFormer.engines(bundle))
+        },
+        { bundle, arguments, targets, report ->
+            DeviceBenchmark(demo, bundle, arguments.threads).run(targets, arguments.runs, report)
+        },
+        { Log.i(TAG, it) },
+    )
 
     private fun tell(step: BenchmarkStep) {
         if (cancelled) throw CancellationException("left")

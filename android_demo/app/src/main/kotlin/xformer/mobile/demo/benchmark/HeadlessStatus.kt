@@ -23,44 +23,41 @@ data class HeadlessStatus(
     }
 
     /** The status file. */
-    fun toJson(): String =
-        Json.write(
-            mapOf(
-                "status" to state.id,
-                "message" to message,
-                "bundle" to bundle,
-                "results" to results,
-                "targets" to outcomes.map(::target),
-            ),
-        ) + "\n"
+    fun toJson(): String = Json.write(
+        mapOf(
+            "status" to state.id,
+            "message" to message,
+            "bundle" to bundle,
+            "results" to results,
+            "targets" to outcomes.map(::target),
+        ),
+    ) + "\n"
 
     /** One line for the log. */
     fun toLogLine(): String = LOG_PREFIX + " ${state.id}: $message".replace(Regex("\\s+"), " ")
 
-    private fun target(outcome: BenchmarkOutcome): Map<String, Any?> =
-        mapOf(
-            "format" to outcome.target.format.id,
-            "engine" to EngineIds.idOf(outcome.target.engine),
-            "accelerator" to outcome.target.accelerator.id,
-            "used" to outcome.engine?.used?.id,
-            "parity" to outcome.parity?.let(::parity),
-            "inference_median_ns" to outcome.measurement?.statistics()?.get("inference")?.p50Ns,
-            "too_noisy" to outcome.measurement?.disturbances?.tooNoisy,
-            "thermal_state" to outcome.measurement?.disturbances?.thermalState,
-            "error" to outcome.error,
-        )
+    private fun target(outcome: BenchmarkOutcome): Map<String, Any?> = mapOf(
+        "format" to outcome.target.format.id,
+        "engine" to EngineIds.idOf(outcome.target.engine),
+        "accelerator" to outcome.target.accelerator.id,
+        "used" to outcome.engine?.used?.id,
+        "parity" to outcome.parity?.let(::parity),
+        "inference_median_ns" to outcome.measurement?.statistics()?.get("inference")?.p50Ns,
+        "too_noisy" to outcome.measurement?.disturbances?.tooNoisy,
+        "thermal_state" to outcome.measurement?.disturbances?.thermalState,
+        "error" to outcome.error,
+    )
 
-    private fun parity(parity: Parity): Map<String, Any?> =
-        mapOf(
-            "passed" to parity.passed,
-            "images" to parity.images,
-            "outputs" to
-                parity.outputs.associate {
-                    it.name to mapOf("relative_max" to it.relativeMax, "snr_db" to it.snrDb, "max_abs" to it.maxAbs)
-                },
-            "agreement" to mapOf("name" to parity.agreement.name, "share" to parity.agreement.share),
-            "misses" to parity.misses,
-        )
+    private fun parity(parity: Parity): Map<String, Any?> = mapOf(
+        "passed" to parity.passed,
+        "images" to parity.images,
+        "outputs" to
+            parity.outputs.associate {
+                it.name to mapOf("relative_max" to it.relativeMax, "snr_db" to it.snrDb, "max_abs" to it.maxAbs)
+            },
+        "agreement" to mapOf("name" to parity.agreement.name, "share" to parity.agreement.share),
+        "misses" to parity.misses,
+    )
 
     companion object {
         /** What scripts look for in the log. */
@@ -70,7 +67,8 @@ data class HeadlessStatus(
         fun of(bundle: String, report: BenchmarkReport, results: String?): HeadlessStatus {
             val good = report.outcomes.count { it.passed }
             val message = "$good of ${report.outcomes.size} passed" + (results?.let { "; measurements in $it" } ?: "")
-            return HeadlessStatus(if (report.passed) State.PASSED else State.FAILED, message, bundle, results, report.outcomes)
+            val state = if (report.passed) State.PASSED else State.FAILED
+            return HeadlessStatus(state, message, bundle, results, report.outcomes)
         }
 
         /** The status of one that came to nothing. */

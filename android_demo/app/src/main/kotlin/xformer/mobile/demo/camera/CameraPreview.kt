@@ -31,32 +31,30 @@ class CameraPreview(
     private var geometry: CameraGeometry? = null
 
     /** Between landscape and landscape the other way round, nothing but the display says that it has turned. */
-    private val displayListener =
-        object : DisplayManager.DisplayListener {
-            override fun onDisplayAdded(id: Int) = Unit
+    private val displayListener = object : DisplayManager.DisplayListener {
+        override fun onDisplayAdded(id: Int) = Unit
 
-            override fun onDisplayRemoved(id: Int) = Unit
+        override fun onDisplayRemoved(id: Int) = Unit
 
-            override fun onDisplayChanged(id: Int) = place()
+        override fun onDisplayChanged(id: Int) = place()
+    }
+
+    private val textureListener = object : TextureView.SurfaceTextureListener {
+        override fun onSurfaceTextureAvailable(made: SurfaceTexture, width: Int, height: Int) {
+            surface = made
+            open()
         }
 
-    private val textureListener =
-        object : TextureView.SurfaceTextureListener {
-            override fun onSurfaceTextureAvailable(made: SurfaceTexture, width: Int, height: Int) {
-                surface = made
-                open()
-            }
+        override fun onSurfaceTextureSizeChanged(same: SurfaceTexture, width: Int, height: Int) = place()
 
-            override fun onSurfaceTextureSizeChanged(same: SurfaceTexture, width: Int, height: Int) = place()
-
-            override fun onSurfaceTextureDestroyed(gone: SurfaceTexture): Boolean {
-                surface = null
-                close()
-                return true
-            }
-
-            override fun onSurfaceTextureUpdated(same: SurfaceTexture) = Unit
+        override fun onSurfaceTextureDestroyed(gone: SurfaceTexture): Boolean {
+            surface = null
+            close()
+            return true
         }
+
+        override fun onSurfaceTextureUpdated(same: SurfaceTexture) = Unit
+    }
 
     /** Show [chosen] from now on, instead of what was shown before. */
     fun start(chosen: CameraChoice) {
@@ -87,15 +85,14 @@ class CameraPreview(
         close()
         place()
         var opened: CameraSession? = null
-        opened =
-            CameraSession(
-                manager,
-                chosen,
-                sizes,
-                shown,
-                { frame -> geometry.let { if (it == null) frame.close() else onFrame(frame, it) } },
-                { problem -> texture.post { if (session != null && session === opened) failed(problem) } },
-            )
+        opened = CameraSession(
+            manager,
+            chosen,
+            sizes,
+            shown,
+            { frame -> geometry.let { if (it == null) frame.close() else onFrame(frame, it) } },
+            { problem -> texture.post { if (session != null && session === opened) failed(problem) } },
+        )
         session = opened
     }
 

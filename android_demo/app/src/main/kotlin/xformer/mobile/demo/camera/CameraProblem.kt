@@ -21,22 +21,20 @@ enum class CameraProblem(val text: Int) {
 
     companion object {
         /** What a reason of [CameraAccessException] means. */
-        fun ofReason(reason: Int): CameraProblem =
-            when (reason) {
-                CameraAccessException.CAMERA_IN_USE, CameraAccessException.MAX_CAMERAS_IN_USE -> IN_USE
-                CameraAccessException.CAMERA_DISABLED -> DISABLED
-                CameraAccessException.CAMERA_DISCONNECTED -> DISCONNECTED
-                else -> FAILED
-            }
+        fun ofReason(reason: Int): CameraProblem = when (reason) {
+            CameraAccessException.CAMERA_IN_USE, CameraAccessException.MAX_CAMERAS_IN_USE -> IN_USE
+            CameraAccessException.CAMERA_DISABLED -> DISABLED
+            CameraAccessException.CAMERA_DISCONNECTED -> DISCONNECTED
+            else -> FAILED
+        }
 
         /** What an error of [CameraDevice.StateCallback.onError] means. */
-        fun ofError(error: Int): CameraProblem =
-            when (error) {
-                CameraDevice.StateCallback.ERROR_CAMERA_IN_USE,
-                CameraDevice.StateCallback.ERROR_MAX_CAMERAS_IN_USE,
-                -> IN_USE
-                CameraDevice.StateCallback.ERROR_CAMERA_DISABLED -> DISABLED
-                else -> FAILED
-            }
+        fun ofError(error: Int): CameraProblem = when (error) {
+            CameraDevice.StateCallback.ERROR_CAMERA_IN_USE,
+            CameraDevice.StateCallback.ERROR_MAX_CAMERAS_IN_USE,
+            -> IN_USE
+            CameraDevice.StateCallback.ERROR_CAMERA_DISABLED -> DISABLED
+            else -> FAILED
+        }
     }
 }

@@ -33,13 +33,12 @@ class CameraSession(
 ) : AutoCloseable {
     private val thread = HandlerThread("camera").apply { start() }
     private val handler = Handler(thread.looper)
-    private val reader =
-        ImageReader.newInstance(
-            sizes.analysis.width,
-            sizes.analysis.height,
-            ImageFormat.YUV_420_888,
-            IMAGES,
-        )
+    private val reader = ImageReader.newInstance(
+        sizes.analysis.width,
+        sizes.analysis.height,
+        ImageFormat.YUV_420_888,
+        IMAGES,
+    )
     private val leases = Leases(reader::close)
     private val preview: Surface
 
@@ -93,14 +92,13 @@ class CameraSession(
 
     private fun configure(opened: CameraDevice) {
         val surfaces = listOf(preview, reader.surface)
-        val callback =
-            object : CameraCaptureSession.StateCallback() {
-                override fun onConfigured(session: CameraCaptureSession) {
-                    if (!ended) attempt { repeat(opened, session, surfaces) }
-                }
-
-                override fun onConfigureFailed(session: CameraCaptureSession) = end(CameraProblem.NO_FORMAT)
+        val callback = object : CameraCaptureSession.StateCallback() {
+            override fun onConfigured(session: CameraCaptureSession) {
+                if (!ended) attempt { repeat(opened, session, surfaces) }
             }
+
+            override fun onConfigureFailed(session: CameraCaptureSession) = end(CameraProblem.NO_FORMAT)
+        }
         if (Build.VERSION.SDK_INT >= Build.VERSION_CODES.P) {
             val outputs = surfaces.map(::OutputConfiguration)
             opened.createCaptureSession(
@@ -120,12 +118,11 @@ class CameraSession(
 
     private fun deliver() {
         val lease = leases.lease() ?: return
-        val image =
-            try {
-                reader.acquireLatestImage()
-            } catch (_: IllegalStateException) {
-                null // All images are in use; this one is dropped.
-            }
+        val image = try {
+            reader.acquireLatestImage()
+        } catch (_: IllegalStateException) {
+            null // All images are in use; this one is dropped.
+        }
         if (image == null) lease.close() else onFrame(Frame(image, lease))
     }
 

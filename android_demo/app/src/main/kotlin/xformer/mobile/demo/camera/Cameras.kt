@@ -27,12 +27,11 @@ class Cameras(private val manager: CameraManager) {
 
     private fun describe(id: String): CameraChoice? {
         // The service throws this for a camera that has just been unplugged.
-        val about =
-            try {
-                manager.getCameraCharacteristics(id)
-            } catch (_: IllegalArgumentException) {
-                return null
-            }
+        val about = try {
+            manager.getCameraCharacteristics(id)
+        } catch (_: IllegalArgumentException) {
+            return null
+        }
         val capabilities = about.get(CameraCharacteristics.REQUEST_AVAILABLE_CAPABILITIES) ?: intArrayOf()
         if (CameraCharacteristics.REQUEST_AVAILABLE_CAPABILITIES_BACKWARD_COMPATIBLE !in capabilities) return null
         val map = about.get(CameraCharacteristics.SCALER_STREAM_CONFIGURATION_MAP)

@@ -10,10 +10,9 @@ class Leases(private val release: () -> Unit) : AutoCloseable {
     private var released = false
 
     /** Something that uses the resource until it is closed; null after [close]. Closing it twice is fine. */
-    fun lease(): AutoCloseable? =
-        synchronized(this) {
-            if (closed) null else Lease().also { lent += 1 }
-        }
+    fun lease(): AutoCloseable? = synchronized(this) {
+        if (closed) null else Lease().also { lent += 1 }
+    }
 
     /** Lend no more, and release the resource as soon as nobody uses it. */
     override fun close() {
@@ -21,21 +20,19 @@ class Leases(private val release: () -> Unit) : AutoCloseable {
     }
 
     private fun change(change: () -> Unit) {
-        val last =
-            synchronized(this) {
-                change()
-                (closed && lent == 0 && !released).also { if (it) released = true }
-            }
+        val last = synchronized(this) {
+            change()
+            (closed && lent == 0 && !released).also { if (it) released = true }
+        }
         if (last) release()
     }
 
     private inner class Lease : AutoCloseable {
         private var returned = false
 
-        override fun close() =
-            change {
-                if (!returned) lent -= 1
-                returned = true
-            }
+        override fun close() = change {
+            if (!returned) lent -= 1
+            returned = true
+        }
     }
 }

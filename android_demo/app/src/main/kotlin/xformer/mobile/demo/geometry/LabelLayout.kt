@@ -14,17 +14,16 @@ object LabelLayout {
      * @return the labels' places in the order of the boxes, each wholly inside the view.
      */
     fun place(boxes: List<Rectangle>, sizes: List<Pair<Float, Float>>, view: Rectangle): List<Rectangle> {
-        require(boxes.size == sizes.size) { "got ${sizes.size} label sizes for ${boxes.size} boxes; one each is needed" }
+        require(boxes.size == sizes.size) { "got ${sizes.size} label sizes for ${boxes.size} boxes; give one each" }
         val placed = mutableListOf<Rectangle>()
         for ((box, size) in boxes.zip(sizes)) {
             val width = min(size.first, view.width)
             val height = min(size.second, view.height)
             val left = box.left.coerceIn(view.left, view.right - width)
-            val candidates =
-                listOf(box.top - height, box.top, box.bottom - height, box.bottom).map {
-                    val top = it.coerceIn(view.top, view.bottom - height)
-                    Rectangle(left, top, left + width, top + height)
-                }
+            val candidates = listOf(box.top - height, box.top, box.bottom - height, box.bottom).map {
+                val top = it.coerceIn(view.top, view.bottom - height)
+                Rectangle(left, top, left + width, top + height)
+            }
             placed += candidates.firstOrNull { candidate -> placed.none(candidate::overlaps) } ?: candidates.first()
         }
         return placed

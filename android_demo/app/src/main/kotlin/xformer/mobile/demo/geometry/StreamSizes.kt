@@ -1,7 +1,7 @@
 package xformer.mobile.demo.geometry
 
-import xformer.mobile.core.Size
 import kotlin.math.abs
+import xformer.mobile.core.Size
 
 /**
  * The sizes of a camera's two streams, as the sensor lies: what is shown and what is analyzed.

@@ -1,8 +1,8 @@
 package xformer.mobile.demo.geometry
 
-import xformer.mobile.core.Size
 import kotlin.math.max
 import kotlin.math.min
+import xformer.mobile.core.Size
 
 /** How a picture is put into a view of another shape. */
 enum class ScaleMode {

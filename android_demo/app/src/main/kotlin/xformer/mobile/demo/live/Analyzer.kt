@@ -22,10 +22,9 @@ class Analyzer<F : AutoCloseable, R>(
 ) : AutoCloseable {
     private val frames = Channel<F>(Channel.CONFLATED) { it.close() }
 
-    private val job =
-        scope.launch {
-            for (frame in frames) deliver(frame.use { analyzed(it) })
-        }
+    private val job = scope.launch {
+        for (frame in frames) deliver(frame.use { analyzed(it) })
+    }
 
     init {
         job.invokeOnCompletion { frames.cancel() }
@@ -36,18 +35,19 @@ class Analyzer<F : AutoCloseable, R>(
         if (!frames.trySend(frame).isSuccess) frame.close()
     }
 
-    /** No result is delivered any more; frames that wait or come later are closed. A running analysis ends by itself. */
+    /** No result is delivered any more, and frames that wait or come are closed; a running analysis ends by itself. */
     override fun close() {
         job.cancel()
         frames.cancel()
     }
 
-    private suspend fun analyzed(frame: F): Result<R> =
-        try {
-            Result.success(analyze(frame))
-        } catch (error: CancellationException) {
-            throw error
-        } catch (error: Exception) {
-            Result.failure(error)
-        }
+    private suspend fun analyzed(frame: F): Result<R> = try {
+        Result.success(analyze(frame))
+    } catch (error: CancellationException) {
+        throw error
+    } catch (error: Exception) {
+        Result.failure(error)
+    } catch (error: OutOfMemoryError) {
+        Result.failure(error)
+    }
 }

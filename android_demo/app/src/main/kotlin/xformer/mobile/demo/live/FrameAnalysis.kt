@@ -30,10 +30,9 @@ class FrameAnalysis(private val model: XFormer) {
         // Smoothed when it is drawn: a class map as fine as the frame would take longer than the model.
         val mapSize = Size((source.width + 1) / 2, (source.height + 1) / 2)
         val timed = model.predictTimed(image, placed.geometry.uprightDegrees, mapSize = mapSize)
-        val map =
-            (timed.prediction as? ClassMap)?.let {
-                withContext(Dispatchers.Default) { bitmap(ColoredMap.of(it, palette)) }
-            }
+        val map = (timed.prediction as? ClassMap)?.let {
+            withContext(Dispatchers.Default) { bitmap(ColoredMap.of(it, palette)) }
+        }
         return LiveResult(Drawing(source, placed.geometry.front, timed.prediction, map), palette, timed.inferenceNs)
     }
 

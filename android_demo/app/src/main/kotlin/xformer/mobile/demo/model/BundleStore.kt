@@ -1,12 +1,12 @@
 package xformer.mobile.demo.model
 
+import java.io.File
+import java.io.InputStream
 import xformer.mobile.core.Bundle
 import xformer.mobile.core.BundleArchive
 import xformer.mobile.core.BundleException
-import java.io.File
-import java.io.InputStream
 
-/** The bundles that are built into the app: `assets/bundles/NAME`. An interface, so that the store runs without Android. */
+/** The bundles of the app: `assets/bundles/NAME`. An interface, so that the store runs without Android. */
 interface BuiltInBundles {
     /** Their names. */
     fun names(): List<String>
@@ -27,7 +27,7 @@ interface BuiltInBundles {
 data class StoredBundle(val name: String, val imported: Boolean)
 
 /**
- * The bundles that the app has: built in ones and imported ones. No two have one name. All functions read or write files.
+ * The bundles that the app has: built in ones and imported ones. No two have one name. All functions use files.
  *
  * @param directory holds the imported bundles, and nothing else.
  */

@@ -17,13 +17,12 @@ data class Choice(
     val threads: Int? = null,
 ) {
     /** As it is stored: words by name. */
-    fun toMap(): Map<String, String> =
-        buildMap {
-            bundle?.let { put(BUNDLE, it) }
-            put(ENGINE, engine.name)
-            accelerator?.let { put(ACCELERATOR, it.id) }
-            threads?.let { put(THREADS, it.toString()) }
-        }
+    fun toMap(): Map<String, String> = buildMap {
+        bundle?.let { put(BUNDLE, it) }
+        put(ENGINE, engine.name)
+        accelerator?.let { put(ACCELERATOR, it.id) }
+        threads?.let { put(THREADS, it.toString()) }
+    }
 
     companion object {
         /** The numbers of threads that can be chosen. */

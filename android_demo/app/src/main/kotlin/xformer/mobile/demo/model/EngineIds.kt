@@ -14,20 +14,18 @@ object EngineIds {
     fun idOf(engine: EngineChoice): String = byId.entries.first { it.value == engine }.key
 
     /** The string that names an engine. */
-    fun text(engine: EngineChoice): Int =
-        when (engine) {
-            EngineChoice.AUTO -> R.string.engine_auto
-            EngineChoice.ONNX_RUNTIME -> R.string.engine_onnxruntime
-            EngineChoice.LITERT -> R.string.engine_litert
-        }
+    fun text(engine: EngineChoice): Int = when (engine) {
+        EngineChoice.AUTO -> R.string.engine_auto
+        EngineChoice.ONNX_RUNTIME -> R.string.engine_onnxruntime
+        EngineChoice.LITERT -> R.string.engine_litert
+    }
 
     /** The string that names an accelerator; null is the engine's own way. */
-    fun text(accelerator: Accelerator?): Int =
-        when (accelerator) {
-            null -> R.string.accelerator_default
-            Accelerator.CPU -> R.string.accelerator_cpu
-            Accelerator.XNNPACK -> R.string.accelerator_xnnpack
-            Accelerator.GPU -> R.string.accelerator_gpu
-            Accelerator.NNAPI -> R.string.accelerator_nnapi
-        }
+    fun text(accelerator: Accelerator?): Int = when (accelerator) {
+        null -> R.string.accelerator_default
+        Accelerator.CPU -> R.string.accelerator_cpu
+        Accelerator.XNNPACK -> R.string.accelerator_xnnpack
+        Accelerator.GPU -> R.string.accelerator_gpu
+        Accelerator.NNAPI -> R.string.accelerator_nnapi
+    }
 }

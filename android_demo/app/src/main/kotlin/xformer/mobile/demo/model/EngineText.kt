@@ -11,13 +11,12 @@ object EngineText {
         val name = EngineIds.byId[report.engine]?.let { words.text(EngineIds.text(it)) } ?: report.engine
         val engine = "$name ${report.version}".trim()
         val threads = report.threads
-        val line =
-            if (threads == null) {
-                words.text(R.string.engine_used, engine, report.format.id, accelerator(report, words))
-            } else {
-                val counted = words.count(R.plurals.threads, threads, threads)
-                words.text(R.string.engine_used_threads, engine, report.format.id, accelerator(report, words), counted)
-            }
+        val line = if (threads == null) {
+            words.text(R.string.engine_used, engine, report.format.id, accelerator(report, words))
+        } else {
+            val counted = words.count(R.plurals.threads, threads, threads)
+            words.text(R.string.engine_used_threads, engine, report.format.id, accelerator(report, words), counted)
+        }
         return report.notes.fold(line) { text, note -> words.text(R.string.engine_note, text, note) }
     }
 

@@ -71,13 +71,14 @@ class ModelSlot<K : Any, M : AutoCloseable>(
         states.value = if (key == null) SlotState.Empty else SlotState.Opening(key)
         held?.close()
         if (key == null) return
-        states.value =
-            try {
-                SlotState.Ready(key, open(key))
-            } catch (error: CancellationException) {
-                throw error
-            } catch (error: Exception) {
-                SlotState.Failed(key, error)
-            }
+        states.value = try {
+            SlotState.Ready(key, open(key))
+        } catch (error: CancellationException) {
+            throw error
+        } catch (error: Exception) {
+            SlotState.Failed(key, error)
+        } catch (error: OutOfMemoryError) {
+            SlotState.Failed(key, IllegalStateException("it does not fit the memory", error))
+        }
     }
 }

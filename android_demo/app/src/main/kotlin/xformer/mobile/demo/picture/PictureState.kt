@@ -79,12 +79,11 @@ class PictureState(private val demo: Demo, private val resolver: ContentResolver
         phases.value = PicturePhase.Working
         releasing = false
         models.want(demo.choice)
-        job =
-            scope.launch {
-                val phase = lookedAt(chosen)
-                phases.value = phase
-                if (releasing) models.want(null)
-            }
+        job = scope.launch {
+            val phase = lookedAt(chosen)
+            phases.value = phase
+            if (releasing) models.want(null)
+        }
     }
 
     /** Free the model's memory, after the picture that is being looked at; the next one opens it again. */
@@ -98,20 +97,19 @@ class PictureState(private val demo: Demo, private val resolver: ContentResolver
         models.close()
     }
 
-    private suspend fun lookedAt(chosen: Uri): PicturePhase =
-        try {
-            when (val model = models.state.first { it is SlotState.Ready || it is SlotState.Failed }) {
-                is SlotState.Ready -> shown(chosen, model.model)
-                is SlotState.Failed -> failed(R.string.model_failed, model.error)
-                else -> PicturePhase.Empty
-            }
-        } catch (error: CancellationException) {
-            throw error
-        } catch (error: Exception) {
-            failed(R.string.picture_failed, error, chosen)
-        } catch (_: OutOfMemoryError) {
-            PicturePhase.Failed(demo.words.text(R.string.picture_too_large))
+    private suspend fun lookedAt(chosen: Uri): PicturePhase = try {
+        when (val model = models.state.first { it is SlotState.Ready || it is SlotState.Failed }) {
+            is SlotState.Ready -> shown(chosen, model.model)
+            is SlotState.Failed -> failed(R.string.model_failed, model.error)
+            else -> PicturePhase.Empty
         }
+    } catch (error: CancellationException) {
+        throw error
+    } catch (error: Exception) {
+        failed(R.string.picture_failed, error, chosen)
+    } catch (_: OutOfMemoryError) {
+        PicturePhase.Failed(demo.words.text(R.string.picture_too_large))
+    }
 
     private suspend fun shown(chosen: Uri, model: XFormer): PicturePhase =
         Pictures.decode(resolver, chosen, MOST_PIXELS, subsample = true).use { picture ->
@@ -141,7 +139,8 @@ class PictureState(private val demo: Demo, private val resolver: ContentResolver
     /** Where the message names the picture, what comes after that is said: its address means nothing to people. */
     private fun failed(text: Int, error: Exception, chosen: Uri? = null): PicturePhase {
         val message = error.message ?: error.javaClass.simpleName
-        return PicturePhase.Failed(demo.words.text(text, if (chosen == null) message else message.substringAfter("$chosen: ")))
+        val why = if (chosen == null) message else message.substringAfter("$chosen: ")
+        return PicturePhase.Failed(demo.words.text(text, why))
     }
 
     private companion object {

@@ -36,17 +36,15 @@ class OverlayView(context: Context, attributes: AttributeSet?) : View(context, a
     private val words = ResourceWords(resources)
     private val lineWidth = resources.getDimension(R.dimen.box_line)
     private val padding = resources.getDimension(R.dimen.gap_small)
-    private val labelText =
-        TextPaint(Paint.ANTI_ALIAS_FLAG).apply {
-            color = context.getColor(R.color.on_label)
-            textSize = resources.getDimension(R.dimen.text_label)
-        }
+    private val labelText = TextPaint(Paint.ANTI_ALIAS_FLAG).apply {
+        color = context.getColor(R.color.on_label)
+        textSize = resources.getDimension(R.dimen.text_label)
+    }
     private val labelFill = Paint().apply { color = context.getColor(R.color.label) }
-    private val boxLine =
-        Paint(Paint.ANTI_ALIAS_FLAG).apply {
-            style = Paint.Style.STROKE
-            strokeWidth = lineWidth
-        }
+    private val boxLine = Paint(Paint.ANTI_ALIAS_FLAG).apply {
+        style = Paint.Style.STROKE
+        strokeWidth = lineWidth
+    }
     private val mapPaint = Paint(Paint.FILTER_BITMAP_FLAG)
     private var drawing: Drawing? = null
     private var mode = ScaleMode.CROP

@@ -5,6 +5,7 @@ import android.view.View
 import android.view.ViewGroup
 import android.widget.ProgressBar
 import android.widget.TextView
+import kotlin.math.roundToInt
 import xformer.mobile.core.ClassMap
 import xformer.mobile.core.Classifications
 import xformer.mobile.core.Prediction
@@ -12,7 +13,6 @@ import xformer.mobile.core.Rgb
 import xformer.mobile.demo.R
 import xformer.mobile.demo.ui.Figures
 import xformer.mobile.demo.ui.ResourceWords
-import kotlin.math.roundToInt
 
 /** The list of results below a picture. [rows] is filled with a view for each line; views are used again. */
 class ResultPanel(private val rows: ViewGroup) {
@@ -57,11 +57,10 @@ class ResultPanel(private val rows: ViewGroup) {
         view.findViewById<TextView>(R.id.row_text).text = text
     }
 
-    private fun others(result: ResultRows, isMap: Boolean): String =
-        if (isMap) {
-            val share = Figures.percent(words, result.othersShare)
-            words.count(R.plurals.result_other_classes, result.others, result.others, share)
-        } else {
-            words.count(R.plurals.result_others, result.others, result.others)
-        }
+    private fun others(result: ResultRows, isMap: Boolean): String = if (isMap) {
+        val share = Figures.percent(words, result.othersShare)
+        words.count(R.plurals.result_other_classes, result.others, result.others, share)
+    } else {
+        words.count(R.plurals.result_others, result.others, result.others)
+    }
 }

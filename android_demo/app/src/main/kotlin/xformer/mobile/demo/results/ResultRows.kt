@@ -36,13 +36,12 @@ data class ResultRows(val rows: List<ResultRow>, val others: Int, val othersShar
          *
          * @param palette of the class map; one color for each class.
          */
-        fun of(prediction: Prediction, palette: List<Rgb>): ResultRows =
-            when (prediction) {
-                is Classifications -> cut(prediction.map { ResultRow(it.label, it.probability, null) })
-                is Detections ->
-                    cut(prediction.map { ResultRow(it.label, it.score.toDouble(), ClassColors.of(it.index)) })
-                is ClassMap -> legend(prediction, palette)
-            }
+        fun of(prediction: Prediction, palette: List<Rgb>): ResultRows = when (prediction) {
+            is Classifications -> cut(prediction.map { ResultRow(it.label, it.probability, null) })
+            is Detections ->
+                cut(prediction.map { ResultRow(it.label, it.score.toDouble(), ClassColors.of(it.index)) })
+            is ClassMap -> legend(prediction, palette)
+        }
 
         private fun cut(rows: List<ResultRow>): ResultRows =
             ResultRows(rows.take(MOST), (rows.size - MOST).coerceAtLeast(0), 0.0)

@@ -20,20 +20,18 @@ class BundleText(private val words: Words) {
         }
     }
 
-    private fun described(name: String, opened: Bundle): String =
-        words.text(
-            R.string.bundle_description,
-            name,
-            words.text(task(opened.task)),
-            opened.imageSize.toString(),
-            opened.precision,
-            opened.formats.joinToString(words.text(R.string.list_separator)) { it.id },
-        )
+    private fun described(name: String, opened: Bundle): String = words.text(
+        R.string.bundle_description,
+        name,
+        words.text(task(opened.task)),
+        opened.imageSize.toString(),
+        opened.precision,
+        opened.formats.joinToString(words.text(R.string.list_separator)) { it.id },
+    )
 
-    private fun task(task: Task): Int =
-        when (task) {
-            Task.CLASSIFY -> R.string.task_classify
-            Task.DETECT -> R.string.task_detect
-            Task.SEGMENT -> R.string.task_segment
-        }
+    private fun task(task: Task): Int = when (task) {
+        Task.CLASSIFY -> R.string.task_classify
+        Task.DETECT -> R.string.task_detect
+        Task.SEGMENT -> R.string.task_segment
+    }
 }

@@ -3,6 +3,8 @@ package xformer.mobile.demo.setup
 import android.content.ContentResolver
 import android.net.Uri
 import android.provider.OpenableColumns
+import java.io.FileNotFoundException
+import java.io.IOException
 import kotlinx.coroutines.CancellationException
 import kotlinx.coroutines.CoroutineScope
 import kotlinx.coroutines.Dispatchers
@@ -21,8 +23,6 @@ import xformer.mobile.demo.R
 import xformer.mobile.demo.model.Choice
 import xformer.mobile.demo.model.EngineMenu
 import xformer.mobile.demo.model.StoredBundle
-import java.io.FileNotFoundException
-import java.io.IOException
 
 /**
  * What the setup screen shows.
@@ -67,19 +67,20 @@ class SetupState(private val demo: Demo, private val resolver: ContentResolver) 
     fun import(zip: Uri) {
         setups.value = setups.value.copy(notice = demo.words.text(R.string.import_working))
         work {
-            val notice =
-                try {
-                    val stream = resolver.openInputStream(zip) ?: throw FileNotFoundException()
-                    val imported = stream.use { demo.bundles.import(nameOf(zip), it) }
-                    demo.choice = demo.choice.copy(bundle = imported.name)
-                    demo.words.text(R.string.import_done, imported.name)
-                } catch (error: XFormerException) {
-                    importFailed(error.message)
-                } catch (_: IOException) {
-                    importFailed(demo.words.text(R.string.file_unreadable))
-                } catch (_: SecurityException) {
-                    importFailed(demo.words.text(R.string.file_unreadable))
-                }
+            val notice = try {
+                val stream = resolver.openInputStream(zip) ?: throw FileNotFoundException()
+                val imported = stream.use { demo.bundles.import(nameOf(zip), it) }
+                demo.choice = demo.choice.copy(bundle = imported.name)
+                demo.words.text(R.string.import_done, imported.name)
+            } catch (error: XFormerException) {
+                importFailed(error.message)
+            } catch (error: CancellationException) {
+                throw error
+            } catch (_: IOException) {
+                importFailed(demo.words.text(R.string.file_unreadable))
+            } catch (_: RuntimeException) { // whatever the other app's provider throws
+                importFailed(demo.words.text(R.string.file_unreadable))
+            }
             refresh(notice)
         }
     }
@@ -108,16 +109,15 @@ class SetupState(private val demo: Demo, private val resolver: ContentResolver) 
         // A bundle that was chosen may have gone with another version of the app.
         if (bundles.none { it.name == demo.choice.bundle }) demo.choice = demo.choice.copy(bundle = null)
         val known = Setup(bundles, demo.choice, notice = notice)
-        setups.value =
-            try {
-                val opened = known.chosen?.let { demo.bundles.open(it) }
-                val menu = opened?.let { EngineMenu(XFormer.engines(it)) } ?: known.menu
-                known.copy(opened = opened, menu = menu)
-            } catch (error: CancellationException) {
-                throw error
-            } catch (error: XFormerException) {
-                known.copy(problem = error.message)
-            }
+        setups.value = try {
+            val opened = known.chosen?.let { demo.bundles.open(it) }
+            val menu = opened?.let { EngineMenu(XFormer.engines(it)) } ?: known.menu
+            known.copy(opened = opened, menu = menu)
+        } catch (error: CancellationException) {
+            throw error
+        } catch (error: XFormerException) {
+            known.copy(problem = error.message)
+        }
     }
 
     private fun importFailed(why: String?): String = demo.words.text(R.string.import_failed, why.orEmpty())

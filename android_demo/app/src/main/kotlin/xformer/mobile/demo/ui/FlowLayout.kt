@@ -13,9 +13,11 @@ class FlowLayout(context: Context, attributes: AttributeSet?) : ViewGroup(contex
 
     override fun onMeasure(widthSpec: Int, heightSpec: Int) {
         val across = paddingLeft + paddingRight
-        val available =
-            if (MeasureSpec.getMode(widthSpec) == MeasureSpec.UNSPECIFIED) Int.MAX_VALUE / 2
-            else max(0, MeasureSpec.getSize(widthSpec) - across)
+        val available = if (MeasureSpec.getMode(widthSpec) == MeasureSpec.UNSPECIFIED) {
+            Int.MAX_VALUE / 2
+        } else {
+            max(0, MeasureSpec.getSize(widthSpec) - across)
+        }
         val children = shown
         for (child in children) {
             child.measure(

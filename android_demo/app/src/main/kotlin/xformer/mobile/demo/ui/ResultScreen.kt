@@ -70,8 +70,9 @@ class ResultScreen(root: View, private val mode: ScaleMode) {
         panel.show(drawing?.prediction, palette)
         if (drawing == null) {
             throttle.reset()
-            overlay.contentDescription = null
+            overlay.importantForAccessibility = View.IMPORTANT_FOR_ACCESSIBILITY_NO
         } else {
+            overlay.importantForAccessibility = View.IMPORTANT_FOR_ACCESSIBILITY_YES
             throttle.next(spoken.of(drawing.prediction), SystemClock.elapsedRealtimeNanos())
                 ?.let { overlay.contentDescription = it }
         }

@@ -1,5 +1,11 @@
 package xformer.mobile.demo.benchmark
 
+import kotlin.test.assertEquals
+import kotlin.test.assertFailsWith
+import kotlin.test.assertFalse
+import kotlin.test.assertNotNull
+import kotlin.test.assertNull
+import kotlin.test.assertTrue
 import kotlinx.coroutines.CancellationException
 import org.junit.jupiter.api.Test
 import xformer.mobile.core.BenchmarkProbe
@@ -9,25 +15,20 @@ import xformer.mobile.core.EngineException
 import xformer.mobile.core.Format
 import xformer.mobile.core.Machine
 import xformer.mobile.core.ThermalState
-import kotlin.test.assertEquals
-import kotlin.test.assertFailsWith
-import kotlin.test.assertFalse
-import kotlin.test.assertNotNull
-import kotlin.test.assertNull
-import kotlin.test.assertTrue
 
 class BenchmarkRunnerTest {
     private val engines = mutableListOf<GoldenEngine>()
     private val steps = mutableListOf<BenchmarkStep>()
     private val settings = BenchmarkSettings(runs = 12, phaseRuns = 1, maxWarmUps = 2)
 
-    private val probe =
-        object : BenchmarkProbe {
-            override fun thermalState() = ThermalState.SEVERE
-        }
+    private val probe = object : BenchmarkProbe {
+        override fun thermalState() = ThermalState.SEVERE
+    }
+
+    private val machine = Machine("id", system = "Android")
 
     private fun runner(open: (BenchmarkTarget) -> Engine) =
-        BenchmarkRunner(classifier, { _, target -> open(target) }, decoder, { Machine("id", system = "Android") }, probe)
+        BenchmarkRunner(classifier, { _, target -> open(target) }, decoder, { machine }, probe)
 
     private fun good(target: BenchmarkTarget) = GoldenEngine(classifier, target.format).also(engines::add)
 

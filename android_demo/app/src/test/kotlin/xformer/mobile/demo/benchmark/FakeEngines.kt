@@ -1,5 +1,7 @@
 package xformer.mobile.demo.benchmark
 
+import java.io.File
+import javax.imageio.ImageIO
 import xformer.mobile.EngineChoice
 import xformer.mobile.core.Accelerator
 import xformer.mobile.core.Bundle
@@ -10,8 +12,6 @@ import xformer.mobile.core.Outputs
 import xformer.mobile.core.PictureDecoder
 import xformer.mobile.core.RgbImage
 import xformer.mobile.core.Tensor
-import java.io.File
-import javax.imageio.ImageIO
 
 /** The sample weights' classifier, as `make test-android` exports it. */
 internal val classifier: Bundle by lazy {
@@ -34,7 +34,8 @@ internal fun target(format: Format = Format.ONNX, engine: EngineChoice = EngineC
 /** Returns the golden outputs for the golden pictures, wrong by [off], and zeros for others. */
 internal class GoldenEngine(bundle: Bundle, format: Format = Format.ONNX, private val off: Float = 0f) : Engine {
     private val outputs = bundle.golden(decoder).associate { it.image.bytes.contentHashCode() to it.outputs }
-    private val zeros = bundle.outputShapes.mapValues { (_, shape) -> Tensor(shape, FloatArray(shape.reduce(Int::times))) }
+    private val zeros =
+        bundle.outputShapes.mapValues { (_, shape) -> Tensor(shape, FloatArray(shape.reduce(Int::times))) }
     var closed = 0
 
     override val report = EngineReport("onnxruntime", "1.0", format, 2, Accelerator.CPU, Accelerator.CPU)

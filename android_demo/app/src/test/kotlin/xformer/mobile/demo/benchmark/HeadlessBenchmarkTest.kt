@@ -1,5 +1,10 @@
 package xformer.mobile.demo.benchmark
 
+import java.io.File
+import kotlin.test.assertContains
+import kotlin.test.assertEquals
+import kotlin.test.assertFalse
+import kotlin.test.assertNull
 import kotlinx.coroutines.CancellationException
 import kotlinx.serialization.json.Json.Default.parseToJsonElement
 import kotlinx.serialization.json.jsonArray
@@ -15,11 +20,6 @@ import xformer.mobile.core.BenchmarkSettings
 import xformer.mobile.core.BundleException
 import xformer.mobile.core.Format
 import xformer.mobile.core.Machine
-import java.io.File
-import kotlin.test.assertContains
-import kotlin.test.assertEquals
-import kotlin.test.assertFalse
-import kotlin.test.assertNull
 
 class HeadlessBenchmarkTest {
     @TempDir
@@ -27,30 +27,28 @@ class HeadlessBenchmarkTest {
 
     private val logged = mutableListOf<String>()
     private var asked: String? = null
-    private val offers =
-        listOf(
-            EngineOffer(EngineChoice.ONNX_RUNTIME, Format.ONNX, Accelerator.CPU, null),
-            EngineOffer(EngineChoice.LITERT, Format.TFLITE, Accelerator.XNNPACK, "no such library"),
-        )
+    private val offers = listOf(
+        EngineOffer(EngineChoice.ONNX_RUNTIME, Format.ONNX, Accelerator.CPU, null),
+        EngineOffer(EngineChoice.LITERT, Format.TFLITE, Accelerator.XNNPACK, "no such library"),
+    )
 
     private fun run(vararg given: Pair<String, Any?>, off: Float = 0f, report: (BenchmarkStep) -> Unit = {}) =
         benchmark(directory, off).run(mapOf(*given), report)
 
-    private fun benchmark(directory: File?, off: Float = 0f) =
-        HeadlessBenchmark(
-            directory,
-            { name ->
-                asked = name
-                if (name == "broken") throw BundleException("the bundle is broken")
-                OpenedBundle(name ?: "first", classifier, offers)
-            },
-            { bundle, arguments, targets, report ->
-                val open = { _: Any, target: BenchmarkTarget -> GoldenEngine(bundle, target.format, off) }
-                BenchmarkRunner(bundle, open, decoder, { Machine("id", system = "Android") }, BenchmarkProbe.None)
-                    .run(targets, BenchmarkSettings(arguments.runs, 1, maxWarmUps = 0), report)
-            },
-            logged::add,
-        )
+    private fun benchmark(directory: File?, off: Float = 0f) = HeadlessBenchmark(
+        directory,
+        { name ->
+            asked = name
+            if (name == "broken") throw BundleException("the bundle is broken")
+            OpenedBundle(name ?: "first", classifier, offers)
+        },
+        { bundle, arguments, targets, report ->
+            val open = { _: Any, target: BenchmarkTarget -> GoldenEngine(bundle, target.format, off) }
+            BenchmarkRunner(bundle, open, decoder, { Machine("id", system = "Android") }, BenchmarkProbe.None)
+                .run(targets, BenchmarkSettings(arguments.runs, 1, maxWarmUps = 0), report)
+        },
+        logged::add,
+    )
 
     private fun file(name: String) = File(directory, name)
 

@@ -1,5 +1,7 @@
 package xformer.mobile.demo.benchmark
 
+import kotlin.test.assertEquals
+import kotlin.test.assertFailsWith
 import kotlinx.serialization.json.Json.Default.parseToJsonElement
 import kotlinx.serialization.json.jsonArray
 import kotlinx.serialization.json.jsonObject
@@ -11,8 +13,6 @@ import xformer.mobile.core.EngineReport
 import xformer.mobile.core.Format
 import xformer.mobile.core.OutputComparison
 import xformer.mobile.core.Tolerance
-import kotlin.test.assertEquals
-import kotlin.test.assertFailsWith
 
 class HeadlessStatusTest {
     private val engine = EngineReport("litert", "1.4", Format.TFLITE, null, Accelerator.GPU, null)
@@ -53,7 +53,8 @@ class HeadlessStatusTest {
 
     @Test
     fun `JSON has lists, words, numbers and nothing else`() {
-        assertEquals("""{"a": [1, 2.5, true, null, "\u0001\\"]}""", Json.write(mapOf("a" to listOf(1, 2.5, true, null, "\u0001\\"))))
+        val value = mapOf("a" to listOf(1, 2.5, true, null, "\u0001\\"))
+        assertEquals("""{"a": [1, 2.5, true, null, "\u0001\\"]}""", Json.write(value))
         assertEquals("[null, null]", Json.write(listOf(Double.NaN, Double.POSITIVE_INFINITY)))
         assertFailsWith<IllegalArgumentException> { Json.write(listOf('a')) }
     }

@@ -1,5 +1,8 @@
 package xformer.mobile.demo.benchmark
 
+import kotlin.test.assertContains
+import kotlin.test.assertEquals
+import kotlin.test.assertFalse
 import org.junit.jupiter.api.Test
 import xformer.mobile.core.Accelerator
 import xformer.mobile.core.Agreement
@@ -10,16 +13,14 @@ import xformer.mobile.core.OutputComparison
 import xformer.mobile.core.Tolerance
 import xformer.mobile.demo.model.EngineText
 import xformer.mobile.demo.ui.XmlWords
-import kotlin.test.assertContains
-import kotlin.test.assertEquals
-import kotlin.test.assertFalse
 
 class OutcomeTextTest {
     private val text = OutcomeText(XmlWords)
     private val engine = EngineReport("onnxruntime", "1.23.2", Format.ONNX, 4, Accelerator.CPU, Accelerator.CPU)
     private val close = OutputComparison("logits", 1e-5, 1e-6, 4.2e-7, 120.5, 110.0, 1.0)
+    private val agreement = Agreement("top-1 agreement", 1.0, emptyMap())
     private val parity =
-        Parity(4, listOf(close), Agreement("top-1 agreement", 1.0, emptyMap()), Tolerance(1e-4, agreement = 0.995), emptyList())
+        Parity(4, listOf(close), agreement, Tolerance(1e-4, agreement = 0.995), emptyList())
     private val outcome = BenchmarkOutcome(target(), engine, parity, measurement(), null)
 
     @Test
@@ -57,7 +58,8 @@ class OutcomeTextTest {
     @Test
     fun `equal outputs and an SNR that is asked for are in words`() {
         val equal = close.copy(snrDb = Double.POSITIVE_INFINITY, relativeMax = 0.0)
-        val details = text.details(outcome.copy(parity = parity.copy(outputs = listOf(equal), tolerance = Tolerance(snrDb = 40.0))))
+        val compared = parity.copy(outputs = listOf(equal), tolerance = Tolerance(snrDb = 40.0))
+        val details = text.details(outcome.copy(parity = compared))
         assertContains(details, "logits: largest difference 0.0e+00 of the range, SNR infinite (equal)")
         assertContains(details, "Allowed: SNR of 40 dB and more")
         assertFalse("agreement of" in details)
@@ -89,10 +91,11 @@ class OutcomeTextTest {
 
     @Test
     fun `the engine's line tells what is really used`() {
+        val notes = listOf("the GPU refused")
         assertEquals(
             "LiteRT 1.4, tflite, XNNPACK instead of GPU\nthe GPU refused",
             EngineText.of(
-                EngineReport("litert", "1.4", Format.TFLITE, null, Accelerator.GPU, Accelerator.XNNPACK, listOf("the GPU refused")),
+                EngineReport("litert", "1.4", Format.TFLITE, null, Accelerator.GPU, Accelerator.XNNPACK, notes),
                 XmlWords,
             ),
         )
@@ -107,12 +110,11 @@ class OutcomeTextTest {
         return Measurement.Phases(phase, phase, phase, phase, phase)
     }
 
-    private fun measurement(): Measurement =
-        Measurement(
-            Measurement.Model("classify", "xformer_s", "fp32", listOf(256, 256)),
-            Measurement.Artifact("onnx", "0".repeat(64), 1),
-            Measurement.Engine("onnxruntime", 4),
-            phases(),
-            disturbances = Measurement.Disturbances(tooNoisy = emptyList()),
-        )
+    private fun measurement(): Measurement = Measurement(
+        Measurement.Model("classify", "xformer_s", "fp32", listOf(256, 256)),
+        Measurement.Artifact("onnx", "0".repeat(64), 1),
+        Measurement.Engine("onnxruntime", 4),
+        phases(),
+        disturbances = Measurement.Disturbances(tooNoisy = emptyList()),
+    )
 }

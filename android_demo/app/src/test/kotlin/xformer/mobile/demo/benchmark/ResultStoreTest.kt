@@ -1,12 +1,12 @@
 package xformer.mobile.demo.benchmark
 
-import org.junit.jupiter.api.Test
-import org.junit.jupiter.api.io.TempDir
 import java.io.File
 import java.io.IOException
 import kotlin.test.assertEquals
 import kotlin.test.assertFailsWith
 import kotlin.test.assertNull
+import org.junit.jupiter.api.Test
+import org.junit.jupiter.api.io.TempDir
 
 class ResultStoreTest {
     @TempDir

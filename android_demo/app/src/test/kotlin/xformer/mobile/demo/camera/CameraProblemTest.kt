@@ -2,10 +2,10 @@ package xformer.mobile.demo.camera
 
 import android.hardware.camera2.CameraAccessException
 import android.hardware.camera2.CameraDevice
-import org.junit.jupiter.api.Test
-import xformer.mobile.demo.ui.XmlWords
 import kotlin.test.assertEquals
 import kotlin.test.assertTrue
+import org.junit.jupiter.api.Test
+import xformer.mobile.demo.ui.XmlWords
 
 class CameraProblemTest {
     @Test

@@ -1,11 +1,11 @@
 package xformer.mobile.demo.camera
 
-import org.junit.jupiter.api.Test
 import java.util.concurrent.atomic.AtomicInteger
 import kotlin.concurrent.thread
 import kotlin.test.assertEquals
 import kotlin.test.assertNotNull
 import kotlin.test.assertNull
+import org.junit.jupiter.api.Test
 
 class LeasesTest {
     private val released = AtomicInteger()

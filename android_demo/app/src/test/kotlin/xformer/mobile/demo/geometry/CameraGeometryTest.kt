@@ -1,9 +1,9 @@
 package xformer.mobile.demo.geometry
 
-import org.junit.jupiter.api.Test
-import xformer.mobile.core.Size
 import kotlin.test.assertEquals
 import kotlin.test.assertFailsWith
+import org.junit.jupiter.api.Test
+import xformer.mobile.core.Size
 
 /** The preview and what is drawn over it lie right on each other, whatever the sensor, the display and the camera. */
 class CameraGeometryTest {
@@ -56,16 +56,15 @@ class CameraGeometryTest {
         assertFailsWith<IllegalArgumentException> { CameraGeometry(90, 360, front = false) }
     }
 
-    private fun cases(): List<Triple<CameraGeometry, Size, ScaleMode>> =
-        angles.flatMap { sensor ->
-            angles.flatMap { display ->
-                listOf(false, true).flatMap { front ->
-                    views.flatMap { view ->
-                        ScaleMode.entries.map { Triple(CameraGeometry(sensor, display, front), view, it) }
-                    }
+    private fun cases(): List<Triple<CameraGeometry, Size, ScaleMode>> = angles.flatMap { sensor ->
+        angles.flatMap { display ->
+            listOf(false, true).flatMap { front ->
+                views.flatMap { view ->
+                    ScaleMode.entries.map { Triple(CameraGeometry(sensor, display, front), view, it) }
                 }
             }
         }
+    }
 
     /**
      * Where the camera service puts a point of the buffer in an untransformed TextureView: upright for the natural
@@ -77,11 +76,10 @@ class CameraGeometryTest {
     }
 
     /** A point of a picture after the picture is turned clockwise. */
-    private fun turned(size: Size, degrees: Int, x: Double, y: Double): Pair<Double, Double> =
-        when (degrees) {
-            0 -> Pair(x, y)
-            90 -> Pair(size.height - y, x)
-            180 -> Pair(size.width - x, size.height - y)
-            else -> Pair(y, size.width - x)
-        }
+    private fun turned(size: Size, degrees: Int, x: Double, y: Double): Pair<Double, Double> = when (degrees) {
+        0 -> Pair(x, y)
+        90 -> Pair(size.height - y, x)
+        180 -> Pair(size.width - x, size.height - y)
+        else -> Pair(y, size.width - x)
+    }
 }

@@ -1,9 +1,9 @@
 package xformer.mobile.demo.geometry
 
-import org.junit.jupiter.api.Test
-import xformer.mobile.core.Size
 import kotlin.test.assertEquals
 import kotlin.test.assertNull
+import org.junit.jupiter.api.Test
+import xformer.mobile.core.Size
 
 class StreamSizesTest {
     @Test

@@ -1,8 +1,8 @@
 package xformer.mobile.demo.geometry
 
+import kotlin.test.assertEquals
 import org.junit.jupiter.api.Test
 import xformer.mobile.core.Size
-import kotlin.test.assertEquals
 
 class ViewTransformTest {
     private val whole = Rectangle(0f, 0f, 640f, 480f)

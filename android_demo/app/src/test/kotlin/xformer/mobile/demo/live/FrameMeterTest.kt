@@ -1,9 +1,9 @@
 package xformer.mobile.demo.live
 
-import org.junit.jupiter.api.Test
 import kotlin.test.assertEquals
 import kotlin.test.assertFailsWith
 import kotlin.test.assertNull
+import org.junit.jupiter.api.Test
 
 class FrameMeterTest {
     private val meter = FrameMeter(window = 4)

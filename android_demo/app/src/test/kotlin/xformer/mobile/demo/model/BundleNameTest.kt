@@ -1,11 +1,11 @@
 package xformer.mobile.demo.model
 
-import org.junit.jupiter.api.Test
-import org.junit.jupiter.api.TestFactory
-import xformer.mobile.demo.cases
 import kotlin.test.assertEquals
 import kotlin.test.assertFalse
 import kotlin.test.assertTrue
+import org.junit.jupiter.api.Test
+import org.junit.jupiter.api.TestFactory
+import xformer.mobile.demo.cases
 
 class BundleNameTest {
     @TestFactory
@@ -25,21 +25,20 @@ class BundleNameTest {
     }
 
     @TestFactory
-    fun `a file's name becomes a valid one`() =
-        cases(
-            "classify.zip" to "classify",
-            "CLASSIFY.ZIP" to "CLASSIFY",
-            "My model (2).zip" to "My-model--2-",
-            "../../etc/passwd" to "passwd",
-            "..zip" to "bundle",
-            "...." to "bundle",
-            "" to "bundle",
-            "модель.zip" to "bundle",
-            "-rf.zip" to "rf",
-        ) { (file, expected) ->
-            assertEquals(expected, BundleName.of(file, emptySet()))
-            assertTrue(BundleName.isValid(expected))
-        }
+    fun `a file's name becomes a valid one`() = cases(
+        "classify.zip" to "classify",
+        "CLASSIFY.ZIP" to "CLASSIFY",
+        "My model (2).zip" to "My-model--2-",
+        "../../etc/passwd" to "passwd",
+        "..zip" to "bundle",
+        "...." to "bundle",
+        "" to "bundle",
+        "модель.zip" to "bundle",
+        "-rf.zip" to "rf",
+    ) { (file, expected) ->
+        assertEquals(expected, BundleName.of(file, emptySet()))
+        assertTrue(BundleName.isValid(expected))
+    }
 
     @Test
     fun `a name that is taken gets a number`() {

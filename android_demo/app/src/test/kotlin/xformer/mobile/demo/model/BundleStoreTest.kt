@@ -1,11 +1,5 @@
 package xformer.mobile.demo.model
 
-import kotlinx.coroutines.runBlocking
-import org.junit.jupiter.api.Test
-import org.junit.jupiter.api.io.TempDir
-import xformer.mobile.core.Bundle
-import xformer.mobile.core.BundleArchive
-import xformer.mobile.core.BundleException
 import java.io.ByteArrayOutputStream
 import java.io.File
 import java.util.zip.ZipEntry
@@ -14,6 +8,12 @@ import kotlin.test.assertContains
 import kotlin.test.assertEquals
 import kotlin.test.assertFailsWith
 import kotlin.test.assertFalse
+import kotlinx.coroutines.runBlocking
+import org.junit.jupiter.api.Test
+import org.junit.jupiter.api.io.TempDir
+import xformer.mobile.core.Bundle
+import xformer.mobile.core.BundleArchive
+import xformer.mobile.core.BundleException
 
 class BundleStoreTest {
     @TempDir

@@ -1,5 +1,8 @@
 package xformer.mobile.demo.model
 
+import kotlin.test.assertContains
+import kotlin.test.assertEquals
+import kotlin.test.assertFailsWith
 import org.junit.jupiter.api.Test
 import xformer.mobile.EngineChoice
 import xformer.mobile.EngineOffer
@@ -8,22 +11,18 @@ import xformer.mobile.core.Format
 import xformer.mobile.core.UsageException
 import xformer.mobile.demo.benchmark.BenchmarkTarget
 import xformer.mobile.demo.benchmark.BenchmarkTargets
-import kotlin.test.assertContains
-import kotlin.test.assertEquals
-import kotlin.test.assertFailsWith
 
 /** The menus of the setup screen and the targets of the benchmark, both of what the runtime offers. */
 class EngineMenuTest {
-    private val offers =
-        listOf(
-            offer(EngineChoice.ONNX_RUNTIME, Format.ONNX, Accelerator.CPU),
-            offer(EngineChoice.ONNX_RUNTIME, Format.ORT, Accelerator.CPU),
-            offer(EngineChoice.ONNX_RUNTIME, Format.ONNX, Accelerator.NNAPI, "no NNAPI"),
-            offer(EngineChoice.ONNX_RUNTIME, Format.ORT, Accelerator.NNAPI, "no NNAPI"),
-            offer(EngineChoice.LITERT, Format.TFLITE, Accelerator.XNNPACK),
-            offer(EngineChoice.LITERT, Format.TFLITE, Accelerator.CPU),
-            offer(EngineChoice.LITERT, Format.TFLITE, Accelerator.GPU, "no GPU"),
-        )
+    private val offers = listOf(
+        offer(EngineChoice.ONNX_RUNTIME, Format.ONNX, Accelerator.CPU),
+        offer(EngineChoice.ONNX_RUNTIME, Format.ORT, Accelerator.CPU),
+        offer(EngineChoice.ONNX_RUNTIME, Format.ONNX, Accelerator.NNAPI, "no NNAPI"),
+        offer(EngineChoice.ONNX_RUNTIME, Format.ORT, Accelerator.NNAPI, "no NNAPI"),
+        offer(EngineChoice.LITERT, Format.TFLITE, Accelerator.XNNPACK),
+        offer(EngineChoice.LITERT, Format.TFLITE, Accelerator.CPU),
+        offer(EngineChoice.LITERT, Format.TFLITE, Accelerator.GPU, "no GPU"),
+    )
     private val formats = listOf(Format.ONNX, Format.ORT, Format.TFLITE)
     private val withoutTflite = offers.map { if (it.format == Format.TFLITE) it.copy(problem = "no tflite") else it }
 
@@ -49,12 +48,11 @@ class EngineMenuTest {
 
     @Test
     fun `by default every engine is measured in its own way with all of the bundle's formats`() {
-        val expected =
-            listOf(
-                BenchmarkTarget(Format.ONNX, EngineChoice.ONNX_RUNTIME, Accelerator.CPU),
-                BenchmarkTarget(Format.ORT, EngineChoice.ONNX_RUNTIME, Accelerator.CPU),
-                BenchmarkTarget(Format.TFLITE, EngineChoice.LITERT, Accelerator.XNNPACK),
-            )
+        val expected = listOf(
+            BenchmarkTarget(Format.ONNX, EngineChoice.ONNX_RUNTIME, Accelerator.CPU),
+            BenchmarkTarget(Format.ORT, EngineChoice.ONNX_RUNTIME, Accelerator.CPU),
+            BenchmarkTarget(Format.TFLITE, EngineChoice.LITERT, Accelerator.XNNPACK),
+        )
         assertEquals(expected, BenchmarkTargets.choose(offers, formats, null, null))
     }
 
@@ -69,25 +67,24 @@ class EngineMenuTest {
 
     @Test
     fun `what is asked for and not there is a target that says why`() {
-        val found = BenchmarkTargets.choose(offers, formats, listOf(EngineChoice.LITERT), listOf(Accelerator.GPU, Accelerator.CPU))
+        val accelerators = listOf(Accelerator.GPU, Accelerator.CPU)
+        val found = BenchmarkTargets.choose(offers, formats, listOf(EngineChoice.LITERT), accelerators)
         assertEquals(listOf("no GPU", null), found.map { it.problem })
     }
 
     @Test
     fun `an engine that knows none of the accelerators is refused with those that it knows`() {
-        val error =
-            assertFailsWith<UsageException> {
-                BenchmarkTargets.choose(offers, formats, listOf(EngineChoice.ONNX_RUNTIME), listOf(Accelerator.GPU))
-            }
+        val error = assertFailsWith<UsageException> {
+            BenchmarkTargets.choose(offers, formats, listOf(EngineChoice.ONNX_RUNTIME), listOf(Accelerator.GPU))
+        }
         assertContains(error.message.orEmpty(), "onnxruntime does not run on gpu; valid: cpu, nnapi")
     }
 
     @Test
     fun `a bundle that no engine runs is refused with its formats`() {
-        val error =
-            assertFailsWith<UsageException> {
-                BenchmarkTargets.choose(withoutTflite, listOf(Format.COREML), null, null)
-            }
+        val error = assertFailsWith<UsageException> {
+            BenchmarkTargets.choose(withoutTflite, listOf(Format.COREML), null, null)
+        }
         assertContains(error.message.orEmpty(), "coreml")
     }
 

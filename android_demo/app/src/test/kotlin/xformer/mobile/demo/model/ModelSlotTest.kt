@@ -1,14 +1,14 @@
 package xformer.mobile.demo.model
 
+import kotlin.test.assertEquals
+import kotlin.test.assertIs
+import kotlin.test.assertTrue
 import kotlinx.coroutines.CompletableDeferred
 import kotlinx.coroutines.ExperimentalCoroutinesApi
 import kotlinx.coroutines.test.TestScope
 import kotlinx.coroutines.test.UnconfinedTestDispatcher
 import kotlinx.coroutines.test.runTest
 import org.junit.jupiter.api.Test
-import kotlin.test.assertEquals
-import kotlin.test.assertIs
-import kotlin.test.assertTrue
 
 /** A model that is told apart by its key, and counts how often it was closed. */
 private class FakeModel(val key: String) : AutoCloseable {
@@ -33,78 +33,72 @@ class ModelSlotTest {
         }
 
     @Test
-    fun `a wanted model is opened, and the one before it closed first`() =
-        runTest {
-            val slot = slot(this)
-            slot.want("a")
-            val first = assertIs<SlotState.Ready<String, FakeModel>>(slot.state.value).model
-            gates["b"] = CompletableDeferred()
-            slot.want("b")
-            assertEquals(SlotState.Opening("b"), slot.state.value)
-            assertEquals(1, first.closed)
-            gates.getValue("b").complete(Unit)
-            assertEquals("b", assertIs<SlotState.Ready<String, FakeModel>>(slot.state.value).model.key)
-            slot.close()
-        }
+    fun `a wanted model is opened, and the one before it closed first`() = runTest {
+        val slot = slot(this)
+        slot.want("a")
+        val first = assertIs<SlotState.Ready<String, FakeModel>>(slot.state.value).model
+        gates["b"] = CompletableDeferred()
+        slot.want("b")
+        assertEquals(SlotState.Opening("b"), slot.state.value)
+        assertEquals(1, first.closed)
+        gates.getValue("b").complete(Unit)
+        assertEquals("b", assertIs<SlotState.Ready<String, FakeModel>>(slot.state.value).model.key)
+        slot.close()
+    }
 
     @Test
-    fun `a model that is wanted twice is opened once`() =
-        runTest {
-            val slot = slot(this)
-            slot.want("a")
-            slot.want("a")
-            assertEquals(1, opened.size)
-            slot.close()
-        }
+    fun `a model that is wanted twice is opened once`() = runTest {
+        val slot = slot(this)
+        slot.want("a")
+        slot.want("a")
+        assertEquals(1, opened.size)
+        slot.close()
+    }
 
     @Test
-    fun `of those that are wanted while one is opened, only the last is opened, and none stays open`() =
-        runTest {
-            val slot = slot(this)
-            gates["a"] = CompletableDeferred()
-            listOf("a", "b", "c").forEach(slot::want)
-            gates.getValue("a").complete(Unit)
-            assertEquals(listOf("a", "c"), opened.map { it.key })
-            assertEquals(listOf(1, 0), opened.map { it.closed })
-            slot.close()
-            assertEquals(listOf(1, 1), opened.map { it.closed })
-        }
+    fun `of those that are wanted while one is opened, only the last is opened, and none stays open`() = runTest {
+        val slot = slot(this)
+        gates["a"] = CompletableDeferred()
+        listOf("a", "b", "c").forEach(slot::want)
+        gates.getValue("a").complete(Unit)
+        assertEquals(listOf("a", "c"), opened.map { it.key })
+        assertEquals(listOf(1, 0), opened.map { it.closed })
+        slot.close()
+        assertEquals(listOf(1, 1), opened.map { it.closed })
+    }
 
     @Test
-    fun `what can't be opened says why, and can be tried again`() =
-        runTest {
-            val slot = slot(this)
-            refused = IllegalStateException("no room")
-            slot.want("a")
-            assertEquals("no room", assertIs<SlotState.Failed<String>>(slot.state.value).error.message)
-            refused = null
-            slot.want("a")
-            assertIs<SlotState.Ready<String, FakeModel>>(slot.state.value)
-            slot.close()
-        }
+    fun `what can't be opened says why, and can be tried again`() = runTest {
+        val slot = slot(this)
+        refused = IllegalStateException("no room")
+        slot.want("a")
+        assertEquals("no room", assertIs<SlotState.Failed<String>>(slot.state.value).error.message)
+        refused = null
+        slot.want("a")
+        assertIs<SlotState.Ready<String, FakeModel>>(slot.state.value)
+        slot.close()
+    }
 
     @Test
-    fun `nothing wanted is nothing held`() =
-        runTest {
-            val slot = slot(this)
-            slot.want("a")
-            slot.want(null)
-            assertEquals(SlotState.Empty, slot.state.value)
-            assertEquals(1, opened.single().closed)
-            slot.close()
-        }
+    fun `nothing wanted is nothing held`() = runTest {
+        val slot = slot(this)
+        slot.want("a")
+        slot.want(null)
+        assertEquals(SlotState.Empty, slot.state.value)
+        assertEquals(1, opened.single().closed)
+        slot.close()
+    }
 
     @Test
-    fun `after closing nothing is open, and nothing is opened`() =
-        runTest {
-            val slot = slot(this)
-            gates["a"] = CompletableDeferred()
-            slot.want("a")
-            slot.close()
-            gates.getValue("a").complete(Unit)
-            slot.want("b")
-            assertTrue(opened.all { it.closed == 1 })
-            assertEquals(listOf("a"), opened.map { it.key })
-            assertEquals(SlotState.Empty, slot.state.value)
-        }
+    fun `after closing nothing is open, and nothing is opened`() = runTest {
+        val slot = slot(this)
+        gates["a"] = CompletableDeferred()
+        slot.want("a")
+        slot.close()
+        gates.getValue("a").complete(Unit)
+        slot.want("b")
+        assertTrue(opened.all { it.closed == 1 })
+        assertEquals(listOf("a"), opened.map { it.key })
+        assertEquals(SlotState.Empty, slot.state.value)
+    }
 }

@@ -1,5 +1,7 @@
 package xformer.mobile.demo.results
 
+import kotlin.test.assertEquals
+import kotlin.test.assertTrue
 import org.junit.jupiter.api.Test
 import xformer.mobile.core.Box
 import xformer.mobile.core.ClassMap
@@ -8,8 +10,6 @@ import xformer.mobile.core.Classifications
 import xformer.mobile.core.Detection
 import xformer.mobile.core.Detections
 import xformer.mobile.core.Rgb
-import kotlin.test.assertEquals
-import kotlin.test.assertTrue
 
 class ResultRowsTest {
     private val palette = List(9) { Rgb(it, it, it) }

@@ -1,5 +1,7 @@
 package xformer.mobile.demo.results
 
+import kotlin.test.assertEquals
+import kotlin.test.assertNull
 import org.junit.jupiter.api.Test
 import xformer.mobile.core.Box
 import xformer.mobile.core.ClassMap
@@ -8,8 +10,6 @@ import xformer.mobile.core.Classifications
 import xformer.mobile.core.Detection
 import xformer.mobile.core.Detections
 import xformer.mobile.demo.ui.XmlWords
-import kotlin.test.assertEquals
-import kotlin.test.assertNull
 
 class ResultTextTest {
     private val text = ResultText(XmlWords)

@@ -1,5 +1,8 @@
 package xformer.mobile.demo.setup
 
+import java.io.File
+import kotlin.test.assertEquals
+import kotlin.test.assertNull
 import org.junit.jupiter.api.Test
 import xformer.mobile.core.Bundle
 import xformer.mobile.core.Manifest
@@ -8,9 +11,6 @@ import xformer.mobile.demo.model.Banner
 import xformer.mobile.demo.model.Choice
 import xformer.mobile.demo.model.StoredBundle
 import xformer.mobile.demo.ui.XmlWords
-import java.io.File
-import kotlin.test.assertEquals
-import kotlin.test.assertNull
 
 class BundleTextTest {
     private val text = BundleText(XmlWords)

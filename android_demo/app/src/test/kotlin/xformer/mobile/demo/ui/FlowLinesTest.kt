@@ -1,7 +1,7 @@
 package xformer.mobile.demo.ui
 
-import org.junit.jupiter.api.Test
 import kotlin.test.assertEquals
+import org.junit.jupiter.api.Test
 
 class FlowLinesTest {
     @Test

@@ -1,12 +1,12 @@
 package xformer.mobile.demo.ui
 
-import org.w3c.dom.Element
-import xformer.mobile.demo.R
 import java.io.File
 import java.util.Locale
 import javax.xml.parsers.DocumentBuilderFactory
+import org.w3c.dom.Element
+import xformer.mobile.demo.R
 
-/** The texts of res/values/strings.xml, read without Android. Numbers choose between `one` and `other`, as in English. */
+/** The texts of res/values/strings.xml, read without Android; a number chooses `one` or `other`, as in English. */
 object XmlWords : Words {
     private val root: Element =
         DocumentBuilderFactory.newInstance().newDocumentBuilder().parse(File("src/main/res/values/strings.xml"))
@@ -14,11 +14,10 @@ object XmlWords : Words {
 
     private val texts: Map<String, String> = elements(root, "string").associate { it.getAttribute("name") to plain(it) }
 
-    private val plurals: Map<String, Map<String, String>> =
-        elements(root, "plurals").associate { plural ->
-            plural.getAttribute("name") to
-                elements(plural, "item").associate { it.getAttribute("quantity") to plain(it) }
-        }
+    private val plurals: Map<String, Map<String, String>> = elements(root, "plurals").associate { plural ->
+        plural.getAttribute("name") to
+            elements(plural, "item").associate { it.getAttribute("quantity") to plain(it) }
+    }
 
     private val textNames = names(R.string::class.java)
     private val pluralNames = names(R.plurals::class.java)
