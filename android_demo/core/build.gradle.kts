@@ -20,7 +20,7 @@ kotlin {
 
 dependencies {
     api(libs.serialization.json) // the manifest has JSON objects in it
-    testImplementation("com.networknt:json-schema-validator:1.5.9")
+    testImplementation(libs.json.schema.validator)
     testImplementation(libs.junit)
     testImplementation(libs.kotlin.test)
     testRuntimeOnly(libs.junit.launcher)

@@ -78,20 +78,28 @@ internal object Parity {
         "golden: difference", "golden: SNR", "golden: agreement",
     )
 
-    /** [change] may put something between the engine and the comparison. */
-    fun measure(bundles: File, name: String, format: Format, change: (Engine) -> Engine = { it }): ParityRow {
+    /** On at most [most] pictures; [change] may put something between the engine and the comparison. */
+    fun measure(
+        bundles: File,
+        name: String,
+        format: Format,
+        most: Int = Int.MAX_VALUE,
+        change: (Engine) -> Engine = { it },
+    ): ParityRow {
         val fixtures = Fixtures(bundles, name)
         val kind = checkNotNull(EngineKind.of(format))
         val options = EngineOptions(fixtures.threads, kind.accelerators.first())
         val engine = kind.open(fixtures.bundle, fixtures.bundle.artifact(format), options)
-        return Predictor(fixtures.bundle, change(engine)).use { Comparison(fixtures, format, it).row(name) }
+        return Predictor(fixtures.bundle, change(engine)).use { Comparison(fixtures, format, it, most).row(name) }
     }
 
     private class Comparison(
         private val fixtures: Fixtures,
         private val format: Format,
         private val predictor: Predictor,
+        most: Int,
     ) {
+        private val cases = fixtures.cases.take(most)
         private val misses = mutableListOf<String>()
         private var otherPixels = 0
         private var tiedPixels = 0
@@ -103,7 +111,7 @@ internal object Parity {
             val apart = mutableMapOf<String, Float>()
             var sameInputs = 0
             var sameResults = 0
-            for (case in fixtures.cases) {
+            for (case in cases) {
                 val image = case.image()
                 val fitted = Preprocess.preprocess(image, bundle.imageSize, bundle.resizeRule)
                 val isSame = fitted.image.bytes.contentEquals(case.input())
@@ -134,7 +142,7 @@ internal object Parity {
                 format,
                 "${report.engine} ${report.version}",
                 fixtures.tools.getValue(tool),
-                fixtures.cases.size,
+                cases.size,
                 sameInputs,
                 largest,
                 sameResults,

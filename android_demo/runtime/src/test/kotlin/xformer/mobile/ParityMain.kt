@@ -9,8 +9,9 @@ import xformer.mobile.core.XFormerException
 /**
  * Compares every bundle of a directory with what Python made of it, without a test framework:
  *
- *     java -cp CLASSPATH xformer.mobile.ParityMain BUNDLES_DIR OUT.json
+ *     java -cp CLASSPATH xformer.mobile.ParityMain BUNDLES_DIR OUT.json [PICTURES]
  *
+ * With PICTURES, so many of the fixtures' pictures only: an emulated processor takes seconds for each.
  * BUNDLES_DIR is what scripts/android_fixtures.py fills, with expected/ beside it. The formats are onnx and ort;
  * tflite, too, where the property xformer.python names a Python with LiteRT, and xformer.litert-worker its
  * litert_worker.py. Prints a table; exits with 1 if anything differs by more than it may.
@@ -18,17 +19,18 @@ import xformer.mobile.core.XFormerException
 public object ParityMain {
     @JvmStatic
     public fun main(arguments: Array<String>) {
-        if (arguments.size != 2) {
-            System.err.println("usage: java -cp CLASSPATH xformer.mobile.ParityMain BUNDLES_DIR OUT.json")
+        val most = if (arguments.size == 3) arguments[2].toIntOrNull() ?: 0 else Int.MAX_VALUE
+        if (arguments.size !in 2..3 || most < 1) {
+            System.err.println("usage: java -cp CLASSPATH xformer.mobile.ParityMain BUNDLES_DIR OUT.json [PICTURES]")
             exitProcess(2)
         }
-        val (bundles, target) = arguments.map(::File)
+        val (bundles, target) = arguments.take(2).map(::File)
         val formats = listOf(Format.ONNX, Format.ORT) + listOf(Format.TFLITE).filter { PythonLiteRt.isConfigured }
         val rows = try {
             val found = bundles.list().orEmpty().filter { File(bundles, "$it/manifest.json").isFile }.sorted()
             found.flatMap { name ->
                 val present = Bundle.open(File(bundles, name)).formats.filter { it in formats }
-                present.map { Parity.measure(bundles, name, it) }
+                present.map { Parity.measure(bundles, name, it, most) }
             }
         } catch (error: XFormerException) {
             System.err.println("error: ${error.message}")

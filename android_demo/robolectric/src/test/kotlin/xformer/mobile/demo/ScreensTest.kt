@@ -101,7 +101,9 @@ class ScreensTest {
     fun `what is no picture is said`() {
         val screen = start(PictureActivity::class.java, "classify").get()
         choose(screen, File.createTempFile("no-picture", ".png").apply { writeText("nothing") })
-        waitFor("the message") { "can't use picture" in text(screen, R.id.message_text) }
+        waitFor("the message", { texts(screen.window.decorView) }) {
+            "it is in no picture format" in text(screen, R.id.message_text)
+        }
         keep(screen, "no-picture")
     }
 
@@ -129,7 +131,7 @@ class ScreensTest {
         waitFor("the bundles") { texts(screen.findViewById(R.id.bundles)).size >= 3 }
         val engines = texts(screen.findViewById(R.id.engines)).joinToString()
         assertContains(engines, "ONNX Runtime")
-        assertContains(engines, "the bundle has no tflite")
+        assertContains(engines, "LiteRT can't be loaded")
         keep(screen, "setup")
     }
 
@@ -143,6 +145,7 @@ class ScreensTest {
         }
         val report = texts(screen.findViewById(R.id.report)).joinToString("\n")
         assertContains(report, app.getString(R.string.parity_pass))
+        screen.findViewById<View>(R.id.root).scrollTo(0, screen.findViewById<View>(R.id.progress_text).top)
         keep(screen, "benchmark")
         screen.findViewById<View>(R.id.share).performClick()
         assertNotNull(shadowOf(screen).nextStartedActivity)
@@ -205,6 +208,7 @@ class ScreensTest {
         ShadowLooper.idleMainLooper()
         val view = screen.window.decorView
         val picture = Bitmap.createBitmap(view.width, view.height, Bitmap.Config.ARGB_8888)
+        view.jumpDrawablesToCurrentState()
         view.draw(Canvas(picture))
         val file = File(System.getProperty("xformer.pictures"), "$name.png")
         file.parentFile!!.mkdirs()

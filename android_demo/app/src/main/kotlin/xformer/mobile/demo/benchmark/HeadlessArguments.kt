@@ -58,7 +58,7 @@ data class HeadlessArguments(
         private fun bundle(value: Any): String {
             val name = value.toString()
             if (!BundleName.isValid(name)) {
-                throw UsageException("bundle '${shown(name)}' is no bundle's name; letters, digits, . _ and - are valid")
+                throw UsageException("bundle '${shown(name)}' is no bundle's name; valid: letters, digits, . _ and -")
             }
             return name
         }
