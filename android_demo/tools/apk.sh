@@ -16,7 +16,7 @@ tools/maven.sh -q -N dependency:copy -Dartifact="org.robolectric:android-all:$(v
     -DoutputDirectory="$work" -Dmdep.stripVersion=true
 
 # Everything that the app has at run time; of LiteRT the classes of its archives.
-IFS=: read -r -a classpath < app/target/classpath.txt
+IFS=: read -r -a classpath <<< "$(cat app/target/classpath.txt)"
 jars=()
 for jar in "${classpath[@]}" app/target/app-*.jar litert-classes/target/litert-classes-*.jar; do
     case $jar in
@@ -25,7 +25,7 @@ for jar in "${classpath[@]}" app/target/app-*.jar litert-classes/target/litert-c
     esac
 done
 java -Xmx1500m -cp "$work/r8.jar" com.android.tools.r8.D8 --release --min-api "$(version min-sdk)" \
-    --lib "$work/android-all.jar" --output "$work/dex" "${jars[@]}"
+    --lib "$work/android-all.jar" --lib "$(dirname "$(dirname "$(readlink -f "$(command -v javac)")")")" --output "$work/dex" "${jars[@]}"
 
 for archive in interpreter gpu; do
     cp -r "litert-classes/target/archives/$archive/jni/." "$work/lib/"
@@ -45,8 +45,9 @@ apksigner sign --ks "$work/key.jks" --ks-pass pass:android --min-sdk-version "$(
 
 apksigner verify --min-sdk-version "$(version min-sdk)" "$work/app.apk"
 zipalign -c -p 4 "$work/app.apk"
-for name in MainActivity HeadlessActivity; do
-    dexdump "$work/app.apk" 2> /dev/null | grep -q "Class descriptor.*Lxformer/mobile/demo/.*$name;" ||
+dexdump "$work/app.apk" > "$work/dexdump.txt"
+for name in MainActivity HeadlessActivity HeadlessInstrumentation; do
+    grep -q "Class descriptor .*Lxformer/mobile/demo/$name;" "$work/dexdump.txt" ||
         { echo "the APK has no $name" >&2; exit 1; }
 done
 echo "APK: $work/app.apk, $(du -h "$work/app.apk" | cut -f1), $(ls "$work/dex" | wc -l) dex files; signed and verified"

@@ -4,4 +4,4 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 
 mapfile -t versions < <(sed -n '/^\[versions\]/,/^\[libraries\]/s/^\([a-z0-9-]*\) = "\(.*\)"$/-D\1.version=\2/p' gradle/libs.versions.toml)
-exec mvn --batch-mode --no-transfer-progress "${versions[@]}" "$@"
+exec mvn --batch-mode --no-transfer-progress -Dstyle.color=never "${versions[@]}" "$@"
