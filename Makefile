@@ -18,7 +18,7 @@ SPACE := $() $()
 BUNDLES ?= $(TASKS:%=$(DEMO)/%)
 ANDROID := build/android
 
-.PHONY: help demo test lint lock wheel clean train-classify train-detect train-segment test-android android-assets
+.PHONY: help demo test lint lock wheel clean train-classify train-detect train-segment test-android test-android-arm64 android-assets
 
 help:
 	@echo "make demo    export, verify, evaluate and run XFormer on drawn scenes and photographs; results in $(DEMO)"
@@ -27,6 +27,8 @@ help:
 	@echo "make lock    renew requirements.lock (needs uv)"
 	@echo "make wheel   build the wheel into dist/"
 	@echo "make test-android    compile and test the Android project (Maven, JDK 17, aapt2, qemu)"
+	@echo "make test-android-arm64"
+	@echo "                     the parity of all bundles on an emulated ARM64 processor"
 	@echo "make android-assets BUNDLES='my-bundle other-bundle'"
 	@echo "                     put bundles into the Android app; without BUNDLES those of make demo"
 	@echo "make train-classify, train-detect, train-segment"
@@ -78,8 +80,12 @@ test-android: $(VENV)/ready
 	$(BIN)/python scripts/android_fixtures.py --directory $(ANDROID)
 	android_demo/tools/maven.sh package -Dxformer.python=$(abspath $(BIN)/python)
 	android_demo/tools/apk.sh
-	android_demo/tools/arm64.sh $(ANDROID)/bundles $(ANDROID)/arm64.json
+	android_demo/tools/arm64.sh $(ANDROID)/bundles $(ANDROID)/arm64.json 1 classify-fp32 classify-int8
 	@$(BIN)/python android_demo/tools/summary.py
+
+# All bundles on ARM64, after test-android. Half an hour: the processor is emulated.
+test-android-arm64:
+	android_demo/tools/arm64.sh $(ANDROID)/bundles $(ANDROID)/arm64.json 2
 
 android-assets: $(VENV)/ready
 	@$(BIN)/python scripts/app_bundle.py --format onnx,ort,tflite --output android_demo/app/src/main/assets/bundles $(BUNDLES)

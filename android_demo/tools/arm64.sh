@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # The parity check on ARM64: the same Kotlin, ONNX Runtime's ARM64 build, under an emulated processor (qemu).
 #
-#     tools/arm64.sh BUNDLES OUTPUT.json [PICTURES]      after: tools/maven.sh test
+#     tools/arm64.sh BUNDLES OUTPUT.json [PICTURES [NAME...]]      after: tools/maven.sh package
 #
 # Java for ARM64 comes from Debian's packages and is unpacked, not installed, into target/arm64. Numbers are compared;
 # how long an emulated processor takes says nothing.
@@ -40,4 +40,4 @@ fi
 exec qemu-aarch64 -L "$root/root" -cpu cortex-a76 "$root/root/usr/lib/jvm/java-17-openjdk-arm64/bin/java" -Xmx2g \
     -XX:+UseSerialGC -XX:TieredStopAtLevel=1 \
     -cp "runtime/target/test-classes:runtime/target/classes:$(cat runtime/target/classpath.txt)" \
-    xformer.mobile.ParityMain "$bundles" "$output" "${3:-2}"
+    xformer.mobile.ParityMain "$bundles" "$output" "${@:3}"
