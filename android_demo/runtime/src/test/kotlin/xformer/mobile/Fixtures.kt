@@ -56,6 +56,10 @@ internal class Fixtures(bundles: File, name: String) {
     /** Of Python's engines. */
     val threads: Int = document.number("threads")
 
+    /** Of the processor that Python ran on, as Java calls it. */
+    val architecture: String =
+        document.getValue("architecture").jsonPrimitive.content.let { if (it == "x86_64") "amd64" else it }
+
     /** Picture by picture. */
     val cases: List<Case> = document.getValue("cases").jsonArray.map { Case(it.jsonObject) }
 

@@ -52,7 +52,6 @@ public class LiteRtEngine private constructor(
         input.restart()
         input.put(image.bytes)
         input.restart()
-        for (output in outputs) output.bytes.restart()
         try {
             interpreter.runForMultipleInputsOutputs(arrayOf(input), buffers)
         } catch (error: IllegalArgumentException) {
@@ -91,6 +90,7 @@ public class LiteRtEngine private constructor(
 
         val bytes: ByteBuffer = direct(tensor.numBytes())
 
+        /** What was copied; the memory is ready for the next copy. */
         fun floats(): FloatArray {
             bytes.restart()
             if (type == DataType.FLOAT32) {

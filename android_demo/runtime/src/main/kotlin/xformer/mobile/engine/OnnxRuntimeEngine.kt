@@ -145,7 +145,9 @@ public class OnnxRuntimeEngine private constructor(
             }
             try {
                 val input = Input.of(session, environment, imageSize)
-                return OnnxRuntimeEngine(session, input, reportOf(environment, artifact.format, options))
+                val unpacked = if (unpackWeights) listOf("int8 weights were unpacked when it was opened") else emptyList()
+                val report = reportOf(environment, artifact.format, options, unpacked)
+                return OnnxRuntimeEngine(session, input, report)
             } catch (error: Throwable) {
                 session.close()
                 throw error

@@ -28,6 +28,8 @@ class ResultNameTest {
         "a.JSON",
         "a.json.sh",
         "a b.json",
+        "a_json",
+        "a/json",
         "a%2F..%2Fb.json",
         "a\u0000.json",
     ) { assertFalse(ResultName.isValid(it)) }
