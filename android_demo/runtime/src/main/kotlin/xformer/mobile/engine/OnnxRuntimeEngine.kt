@@ -145,9 +145,8 @@ public class OnnxRuntimeEngine private constructor(
             }
             try {
                 val input = Input.of(session, environment, imageSize)
-                val unpacked = if (unpackWeights) listOf("int8 weights were unpacked when it was opened") else emptyList()
-                val report = reportOf(environment, artifact.format, options, unpacked)
-                return OnnxRuntimeEngine(session, input, report)
+                val notes = notesOf(options.accelerator, unpackWeights)
+                return OnnxRuntimeEngine(session, input, reportOf(environment, artifact.format, options, notes))
             } catch (error: Throwable) {
                 session.close()
                 throw error
@@ -191,8 +190,8 @@ public class OnnxRuntimeEngine private constructor(
             settings.addXnnpack(own)
         }
 
-        private fun reportOf(environment: OrtEnvironment, format: Format, options: EngineOptions): EngineReport {
-            val notes = when (options.accelerator) {
+        private fun notesOf(accelerator: Accelerator, unpackWeights: Boolean): List<String> {
+            val taken = when (accelerator) {
                 Accelerator.CPU -> emptyList()
                 Accelerator.NNAPI -> listOf(
                     "NNAPI takes the operators that the phone's driver has and ONNX Runtime the others, on the CPU; " +
@@ -204,6 +203,15 @@ public class OnnxRuntimeEngine private constructor(
                         "how many each took can't be told",
                 )
             }
+            return if (unpackWeights) taken + "int8 weights are unpacked when the model is loaded" else taken
+        }
+
+        private fun reportOf(
+            environment: OrtEnvironment,
+            format: Format,
+            options: EngineOptions,
+            notes: List<String>,
+        ): EngineReport {
             val used = options.accelerator.takeIf { it == Accelerator.CPU }
             return EngineReport(
                 EngineKind.ONNX_RUNTIME.id,

@@ -75,6 +75,19 @@ class LiteRtEngineTest {
     }
 
     @Test
+    fun `outputs are found by their names where the manifest has another order`() {
+        val artifact = bundle.artifact(Format.TFLITE)
+        val expected = open(artifact).use { it.run(picture) }
+        val order = listOf("stride32", "stride8", "stride16")
+        val shapes = order.associateWith { bundle.outputShapes.getValue(it) }
+        LiteRtEngine.open(artifact, bundle.imageSize, shapes, EngineOptions(1, Accelerator.XNNPACK)).use { engine ->
+            val found = engine.run(picture)
+            assertEquals(order, found.keys.toList())
+            for (name in order) assertContentEquals(expected.getValue(name).values, found.getValue(name).values)
+        }
+    }
+
+    @Test
     fun `XNNPACK is on or off as it is asked for`() {
         // Its int8 kernels round as LiteRT's own do not; the same would come out if the option were lost.
         val outputs = listOf(Accelerator.XNNPACK, Accelerator.CPU).map { accelerator ->

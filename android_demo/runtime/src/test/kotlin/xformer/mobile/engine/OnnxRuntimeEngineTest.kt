@@ -159,6 +159,21 @@ class OnnxRuntimeEngineTest {
         }
         val (a, b) = outputs.map { it.getValue("logits").values }
         for (i in a.indices) assertEquals(a[i], b[i], 1e-4f)
+        // It is the bundle's precision that says so.
+        val said = "int8 weights are unpacked when the model is loaded"
+        for ((other, notes) in mapOf(packed to listOf(said), bundle to emptyList())) {
+            EngineKind.ONNX_RUNTIME.open(other, other.artifact(Format.ONNX), EngineOptions(1)).use {
+                assertEquals(notes, it.report.notes)
+            }
+        }
+    }
+
+    @Test
+    fun `what the manifest says of a format counts, not how the file is called`() {
+        for (format in listOf(Format.ONNX, Format.ORT)) {
+            val file = bundle.artifact(format).file.copyTo(File(directory, "model-$format.bin"))
+            open(Artifact(format, file, "0".repeat(64), file.length())).use { assertEquals(1, it.run(picture).size) }
+        }
     }
 
     @Test
