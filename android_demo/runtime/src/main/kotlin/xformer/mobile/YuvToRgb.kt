@@ -4,6 +4,8 @@ import android.graphics.ImageFormat
 import android.media.Image
 import java.nio.Buffer
 import java.nio.ByteBuffer
+import kotlin.math.max
+import kotlin.math.min
 import xformer.mobile.core.ImageException
 import xformer.mobile.core.RgbImage
 import xformer.mobile.core.UsageException
@@ -165,6 +167,7 @@ public object YuvToRgb {
         }
     }
 
+    // This runs for every pixel of every frame: what the inner loop needs is in local variables.
     private fun fill(rgb: ByteArray, frame: YuvFrame, area: Crop, path: Path) {
         val luma = Row(frame.y, area.x, area.width)
         val firstPair = area.x / 2
@@ -174,6 +177,10 @@ public object YuvToRgb {
         val red = IntArray(pairs)
         val green = IntArray(pairs)
         val blue = IntArray(pairs)
+        val samples = luma.bytes
+        val step = luma.pixelStride
+        val odd = area.x - 2 * firstPair
+        val right = path.right
         var read = -1
         for (row in 0 until area.height) {
             val y = area.y + row
@@ -190,29 +197,35 @@ public object YuvToRgb {
                 }
             }
             luma.read(y)
-            var place = path.start + row * path.down
-            for (column in 0 until area.width) {
-                val pair = (area.x + column) / 2 - firstPair
-                val bright = luma[column] shl SHIFT
-                rgb[place] = clip(bright + red[pair] shr SHIFT)
-                rgb[place + 1] = clip(bright + green[pair] shr SHIFT)
-                rgb[place + 2] = clip(bright + blue[pair] shr SHIFT)
-                place += path.right
+            var from = 0
+            var to = path.start + row * path.down
+            for (column in odd until area.width + odd) {
+                val pair = column shr 1
+                val bright = (samples[from].toInt() and 0xFF) shl SHIFT
+                rgb[to] = clip(bright + red[pair] shr SHIFT)
+                rgb[to + 1] = clip(bright + green[pair] shr SHIFT)
+                rgb[to + 2] = clip(bright + blue[pair] shr SHIFT)
+                from += step
+                to += right
             }
         }
     }
 
-    private fun clip(value: Int): Byte = (if (value < 0) 0 else if (value > 255) 255 else value).toByte()
+    // Without a branch: on noise, that takes four times as long.
+    private fun clip(value: Int): Byte = max(0, min(value, 255)).toByte()
 
-    /** Reads [count] samples of a plane's row, from column [first] on; one bulk copy a row. */
+    /** Reads samples of a plane's row, [count] from column [first] on, in one bulk copy. */
     private class Row(plane: YuvPlane, private val first: Int, count: Int) {
         private val source = plane.buffer.duplicate()
 
         // ByteBuffer has a position() of its own since Java 9, which Android 8 lacks; Buffer's is everywhere.
         private val cursor: Buffer = source
         private val rowStride = plane.rowStride
-        private val pixelStride = plane.pixelStride
-        private val bytes = ByteArray((count - 1) * pixelStride + 1)
+
+        val pixelStride = plane.pixelStride
+
+        /** The row; a sample every [pixelStride] bytes. */
+        val bytes = ByteArray((count - 1) * pixelStride + 1)
 
         fun read(row: Int) {
             cursor.position(row * rowStride + first * pixelStride)
