@@ -41,7 +41,7 @@ import xformer.mobile.core.Size
 import xformer.mobile.core.Tensor
 import xformer.mobile.core.UsageException
 
-@Timeout(60)
+@Timeout(300)
 class XFormerTest {
     @TempDir
     lateinit var directory: File

@@ -140,7 +140,7 @@ class ScreensTest {
         val screen = start(BenchmarkActivity::class.java, "classify").get()
         waitFor("the start button") { screen.findViewById<View>(R.id.start).isEnabled }
         screen.findViewById<View>(R.id.start).performClick()
-        waitFor("the end", seconds = 240) {
+        waitFor("the end", seconds = 600) {
             text(screen, R.id.progress_text) == app.getString(R.string.benchmark_finished)
         }
         val report = texts(screen.findViewById(R.id.report)).joinToString("\n")
@@ -174,7 +174,7 @@ class ScreensTest {
         shadowOf(screen).receiveResult(asked, Activity.RESULT_OK, Intent().setData(Uri.fromFile(file)))
     }
 
-    private fun waitFor(what: String, shown: () -> Any = { "" }, seconds: Int = 60, isThere: () -> Boolean) {
+    private fun waitFor(what: String, shown: () -> Any = { "" }, seconds: Int = 180, isThere: () -> Boolean) {
         val last = System.nanoTime() + seconds * 1_000_000_000L
         while (true) {
             ShadowLooper.idleMainLooper()

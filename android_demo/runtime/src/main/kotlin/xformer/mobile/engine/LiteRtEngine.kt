@@ -225,13 +225,13 @@ public class LiteRtEngine private constructor(
         }
 
         private fun reportOf(options: EngineOptions): EngineReport {
-            val rest = "LiteRT's kernels run those that it does not take, on the CPU; how many that are can't be told"
+            val rest = "the others run on the CPU; how many those are can't be told"
             val notes = when (options.accelerator) {
                 Accelerator.CPU -> emptyList()
-                Accelerator.XNNPACK -> listOf("XNNPACK takes the operators that it has; $rest")
+                Accelerator.XNNPACK -> listOf("XNNPACK takes the operators that it has, LiteRT's kernels the others; how many each took can't be told")
                 Accelerator.GPU -> listOf(
                     "the GPU delegate takes the operators that it has; $rest",
-                    "the GPU computes in 16-bit floats",
+                    "the GPU may compute in 16-bit floats",
                 )
                 Accelerator.NNAPI -> listOf("NNAPI takes the operators that the phone's drivers have; $rest")
             }

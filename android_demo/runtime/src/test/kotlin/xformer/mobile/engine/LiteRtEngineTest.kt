@@ -49,7 +49,7 @@ class LiteRtEngineTest {
             assertEquals(listOf("litert", "python"), listOf(report.engine, report.version))
             assertEquals(listOf(Format.TFLITE, 2), listOf(report.format, report.threads))
             assertEquals(listOf(Accelerator.XNNPACK, null), listOf(report.requested, report.used))
-            assertContains(report.notes.single(), "how many that are can't be told")
+            assertContains(report.notes.single(), "how many each took can't be told")
         }
         open(bundle.artifact(Format.TFLITE), EngineOptions()).use { engine ->
             assertEquals(Accelerator.CPU, engine.report.used)
