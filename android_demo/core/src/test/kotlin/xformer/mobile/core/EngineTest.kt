@@ -48,7 +48,7 @@ fun meanColor(image: RgbImage): Outputs {
     return mapOf("logits" to Tensor(intArrayOf(1, 3), FloatArray(3) { sums[it] / (image.bytes.size / 3) }))
 }
 
-@Timeout(20)
+@Timeout(120)
 class EngineTest {
     @TempDir
     lateinit var temporary: File
