@@ -228,7 +228,9 @@ public class LiteRtEngine private constructor(
             val rest = "the others run on the CPU; how many those are can't be told"
             val notes = when (options.accelerator) {
                 Accelerator.CPU -> emptyList()
-                Accelerator.XNNPACK -> listOf("XNNPACK takes the operators that it has, LiteRT's kernels the others; how many each took can't be told")
+                Accelerator.XNNPACK -> listOf(
+                    "XNNPACK takes the operators that it has, LiteRT's kernels the others; how many each took can't be told",
+                )
                 Accelerator.GPU -> listOf(
                     "the GPU delegate takes the operators that it has; $rest",
                     "the GPU may compute in 16-bit floats",
