@@ -35,50 +35,70 @@ class ModelSlot<K : Any, M : AutoCloseable>(
     dispatcher: CoroutineDispatcher,
     private val open: suspend (K) -> M,
 ) : AutoCloseable {
-    private val wanted = Channel<K?>(Channel.CONFLATED)
+    private val changes = Channel<Unit>(Channel.CONFLATED)
     private val states = MutableStateFlow<SlotState<K, M>>(SlotState.Empty)
     private val lock = Any()
     private var last: K? = null
 
-    /** What is held now. A model of an older state may already be closed. */
+    // Only used by the coroutine that opens and closes.
+    private var held: SlotState.Ready<K, M>? = null
+
+    /**
+     * What became of the key that was wanted last: from [want] on, nothing is told of an older one. A model of an older
+     * state may already be closed.
+     */
     val state: StateFlow<SlotState<K, M>> = states.asStateFlow()
 
     init {
         CoroutineScope(dispatcher).launch {
-            for (key in wanted) exchange(key)
-            exchange(null)
+            for (change in changes) exchange()
+            exchange()
         }
     }
 
     /** Have the model of [key], or none; does nothing where that is already so or under way. Never waits. */
     fun want(key: K?) {
         synchronized(lock) {
-            val failed = (states.value as? SlotState.Failed)?.key == key
-            if (key == last && !failed) return
+            if (key == last && states.value !is SlotState.Failed) return
             last = key
-            wanted.trySend(key)
+            // Before this returns: who wants a model and looks shall not find what became of an older wish.
+            states.value = if (key == null) SlotState.Empty else SlotState.Opening(key)
+            if (changes.trySend(Unit).isSuccess) return
+            // It is closed.
+            last = null
+            states.value = SlotState.Empty
         }
     }
 
     /** Close the model, and open none any more. Never waits. */
     override fun close() {
         want(null)
-        wanted.close()
+        changes.close()
     }
 
-    private suspend fun exchange(key: K?) {
-        val held = (states.value as? SlotState.Ready)?.model
-        states.value = if (key == null) SlotState.Empty else SlotState.Opening(key)
-        held?.close()
-        if (key == null) return
-        states.value = try {
-            SlotState.Ready(key, open(key))
-        } catch (error: CancellationException) {
-            throw error
-        } catch (error: Exception) {
-            SlotState.Failed(key, error)
-        } catch (error: OutOfMemoryError) {
-            SlotState.Failed(key, IllegalStateException("it does not fit the memory", error))
+    /** Make so what is wanted now; between the wish and this, another may have come. */
+    private suspend fun exchange() {
+        val key = synchronized(lock) { last }
+        if (held?.key != key) {
+            held?.model?.close()
+            held = null
         }
+        if (key == null || states.value !is SlotState.Opening) return
+        val found = held ?: opened(key)
+        held = found as? SlotState.Ready<K, M>
+        synchronized(lock) {
+            // One that is not wanted any more is closed by what comes next.
+            if (key == last) states.value = found
+        }
+    }
+
+    private suspend fun opened(key: K): SlotState<K, M> = try {
+        SlotState.Ready(key, open(key))
+    } catch (error: CancellationException) {
+        throw error
+    } catch (error: Exception) {
+        SlotState.Failed(key, error)
+    } catch (error: OutOfMemoryError) {
+        SlotState.Failed(key, IllegalStateException("it does not fit the memory", error))
     }
 }

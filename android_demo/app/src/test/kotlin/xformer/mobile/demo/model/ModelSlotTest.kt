@@ -5,8 +5,12 @@ import kotlin.test.assertIs
 import kotlin.test.assertTrue
 import kotlinx.coroutines.CompletableDeferred
 import kotlinx.coroutines.ExperimentalCoroutinesApi
+import kotlinx.coroutines.launch
+import kotlinx.coroutines.test.StandardTestDispatcher
+import kotlinx.coroutines.test.TestDispatcher
 import kotlinx.coroutines.test.TestScope
 import kotlinx.coroutines.test.UnconfinedTestDispatcher
+import kotlinx.coroutines.test.runCurrent
 import kotlinx.coroutines.test.runTest
 import org.junit.jupiter.api.Test
 
@@ -25,8 +29,11 @@ class ModelSlotTest {
     private val gates = mutableMapOf<String, CompletableDeferred<Unit>>()
     private var refused: Exception? = null
 
-    private fun slot(test: TestScope): ModelSlot<String, FakeModel> =
-        ModelSlot(UnconfinedTestDispatcher(test.testScheduler)) { key ->
+    private fun slot(
+        test: TestScope,
+        dispatcher: TestDispatcher = UnconfinedTestDispatcher(test.testScheduler),
+    ): ModelSlot<String, FakeModel> =
+        ModelSlot(dispatcher) { key ->
             gates[key]?.await()
             refused?.let { throw it }
             FakeModel(key).also(opened::add)
@@ -80,6 +87,54 @@ class ModelSlotTest {
     }
 
     @Test
+    fun `as soon as a model is wanted, nothing is told of an older wish`() = runTest {
+        val slot = slot(this, StandardTestDispatcher(testScheduler))
+        slot.want("a")
+        assertEquals(SlotState.Opening("a"), slot.state.value)
+        runCurrent()
+        slot.want("b")
+        assertEquals(SlotState.Opening("b"), slot.state.value)
+        refused = IllegalStateException("no room")
+        runCurrent()
+        assertIs<SlotState.Failed<String>>(slot.state.value)
+        slot.want("b")
+        assertEquals(SlotState.Opening("b"), slot.state.value)
+        slot.want(null)
+        assertEquals(SlotState.Empty, slot.state.value)
+        slot.close()
+        runCurrent()
+    }
+
+    @Test
+    fun `what is opened for an older wish is never told of, and closed`() = runTest {
+        val slot = slot(this)
+        gates["a"] = CompletableDeferred()
+        slot.want("a")
+        slot.want(null)
+        val told = mutableListOf<SlotState<String, FakeModel>>()
+        backgroundScope.launch(UnconfinedTestDispatcher(testScheduler)) { slot.state.collect(told::add) }
+        gates.getValue("a").complete(Unit)
+        assertEquals<List<Any>>(listOf(SlotState.Empty), told)
+        assertEquals(1, opened.single().closed)
+        slot.close()
+    }
+
+    @Test
+    fun `a model that is not wanted for a moment only is kept`() = runTest {
+        val slot = slot(this, StandardTestDispatcher(testScheduler))
+        slot.want("a")
+        runCurrent()
+        slot.want(null)
+        slot.want("a")
+        runCurrent()
+        assertEquals(0, opened.single().closed)
+        assertIs<SlotState.Ready<String, FakeModel>>(slot.state.value)
+        slot.close()
+        runCurrent()
+        assertEquals(1, opened.single().closed)
+    }
+
+    @Test
     fun `nothing wanted is nothing held`() = runTest {
         val slot = slot(this)
         slot.want("a")
@@ -99,6 +154,18 @@ class ModelSlotTest {
         slot.want("b")
         assertTrue(opened.all { it.closed == 1 })
         assertEquals(listOf("a"), opened.map { it.key })
+        assertEquals(SlotState.Empty, slot.state.value)
+    }
+
+    @Test
+    fun `what is wanted after closing does not keep the model open`() = runTest {
+        val slot = slot(this, StandardTestDispatcher(testScheduler))
+        slot.want("a")
+        runCurrent()
+        slot.close()
+        slot.want("a")
+        runCurrent()
+        assertEquals(1, opened.single().closed)
         assertEquals(SlotState.Empty, slot.state.value)
     }
 }
