@@ -9,6 +9,7 @@ import kotlinx.coroutines.ensureActive
 import kotlinx.coroutines.flow.MutableStateFlow
 import kotlinx.coroutines.flow.StateFlow
 import kotlinx.coroutines.flow.asStateFlow
+import kotlinx.coroutines.flow.update
 import kotlinx.coroutines.launch
 
 /** What a [BenchmarkState] does. */
@@ -49,7 +50,7 @@ class BenchmarkState(private val thread: CoroutineDispatcher) : AutoCloseable {
         if (job?.isCompleted == false) return
         val bar = BenchmarkProgressBar(targets)
         phases.value = BenchmarkPhase.Running(null, 0.0)
-        job = scope.launch {
+        val started = scope.launch {
             phases.value = try {
                 val report = work { step ->
                     ensureActive()
@@ -62,6 +63,9 @@ class BenchmarkState(private val thread: CoroutineDispatcher) : AutoCloseable {
                 BenchmarkPhase.Failed(error.message ?: error.javaClass.simpleName)
             }
         }
+        // One that is cancelled before its thread comes to it never begins.
+        started.invokeOnCompletion { phases.update { if (it is BenchmarkPhase.Running) BenchmarkPhase.Cancelled else it } }
+        job = started
     }
 
     /** Stop after the run that is under way. */

@@ -46,6 +46,18 @@ class BenchmarkStateTest {
     }
 
     @Test
+    fun `one that is cancelled before it begins does not begin, and another can be started`() = runTest {
+        val state = state(this)
+        state.start(targets) { error("it has begun") }
+        state.cancel()
+        runCurrent()
+        assertEquals(BenchmarkPhase.Cancelled, state.phase.value)
+        state.start(targets) { report }
+        runCurrent()
+        assertEquals(BenchmarkPhase.Done(report), state.phase.value)
+    }
+
+    @Test
     fun `what goes wrong is told, and another can be started`() = runTest {
         val state = state(this)
         state.start(targets) { throw IllegalStateException("no bundle") }
