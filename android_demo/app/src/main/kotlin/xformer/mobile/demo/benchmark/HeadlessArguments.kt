@@ -55,6 +55,10 @@ data class HeadlessArguments(
             )
         }
 
+        /** The name of the results' file, also where other arguments can't be right; the usual one where it can't be. */
+        fun outputOf(given: Map<String, Any?>): String =
+            given["output"]?.toString()?.takeIf(ResultName::isValid) ?: HeadlessArguments().output
+
         private fun bundle(value: Any): String {
             val name = value.toString()
             if (!BundleName.isValid(name)) {

@@ -27,20 +27,23 @@ class HeadlessBenchmark(
 ) {
     /** Do what [given] asks for; [report] is called often, and may throw a [CancellationException]. Never throws. */
     fun run(given: Map<String, Any?>, report: (BenchmarkStep) -> Unit): HeadlessStatus {
-        var output = HeadlessArguments().output
+        // The status goes where it is looked for, whatever else the arguments are.
+        val output = HeadlessArguments.outputOf(given)
         val status = try {
-            val arguments = HeadlessArguments.of(given)
-            output = arguments.output
             // So that what an older run has left is not taken for this one's.
             store().delete(output)
             store().delete(ResultName.status(output))
-            measured(arguments, report)
+            measured(HeadlessArguments.of(given), report)
         } catch (_: CancellationException) {
             HeadlessStatus.error("the benchmark was cut off: the app left the screen")
         } catch (error: XFormerException) {
             HeadlessStatus.error(error.message.orEmpty())
         } catch (error: IOException) {
             HeadlessStatus.error("the results can't be written: ${error.message}")
+        } catch (error: RuntimeException) { // whatever it is, who waits must hear of it
+            HeadlessStatus.error("the benchmark failed: $error")
+        } catch (_: OutOfMemoryError) {
+            HeadlessStatus.error("the memory is not enough")
         }
         return finished(output, status)
     }

@@ -71,7 +71,7 @@ class HeadlessState(
             openLog(uri)?.use { it.write(status.toJson().toByteArray()) }
         } catch (error: IOException) {
             Log.w(TAG, "the game loop's log can't be written: ${error.message}")
-        } catch (error: SecurityException) {
+        } catch (error: RuntimeException) { // whatever the other app's provider throws
             Log.w(TAG, "the game loop's log can't be written: ${error.message}")
         }
     }

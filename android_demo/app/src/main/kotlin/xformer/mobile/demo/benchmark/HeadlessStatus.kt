@@ -15,10 +15,10 @@ data class HeadlessStatus(
         /** Every target was measured, and computes what the reference computes. */
         PASSED("passed"),
 
-        /** One or more were not measured, or compute something else. */
+        /** One or more (all of them, perhaps) were not measured, or compute something else. */
         FAILED("failed"),
 
-        /** Nothing was measured: the arguments or the bundle can't be right, or the benchmark was cut off. */
+        /** It came to nothing: the arguments or the bundle can't be right, or the benchmark was cut off. */
         ERROR("error"),
     }
 

@@ -40,6 +40,7 @@ class HeadlessBenchmarkTest {
         { name ->
             asked = name
             if (name == "broken") throw BundleException("the bundle is broken")
+            check(name != "surprise") { "who would have thought it" }
             OpenedBundle(name ?: "first", classifier, offers)
         },
         { bundle, arguments, targets, report ->
@@ -85,6 +86,23 @@ class HeadlessBenchmarkTest {
         val written = parseToJsonElement(file("results.status.json").readText()).jsonObject
         assertContains(written.getValue("message").jsonPrimitive.content, "runs is 'many'")
         assertFalse(file("results.json").exists())
+    }
+
+    @Test
+    fun `the status of arguments that can't be right is where it is looked for, and older results are gone`() {
+        file("pixel.json").writeText("{}")
+        file("pixel.status.json").writeText("{}")
+        val status = run("output" to "pixel.json", "runs" to "many")
+        assertEquals(status.toJson(), file("pixel.status.json").readText())
+        assertFalse(file("pixel.json").exists())
+    }
+
+    @Test
+    fun `what nobody has thought of is an error too, with a status file`() {
+        val status = run("bundle" to "surprise")
+        assertEquals("the benchmark failed: java.lang.IllegalStateException: who would have thought it", status.message)
+        assertEquals(status.toJson(), file("results.status.json").readText())
+        assertEquals(1, logged.size)
     }
 
     @Test
