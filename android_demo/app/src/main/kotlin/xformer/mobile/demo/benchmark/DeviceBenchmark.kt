@@ -1,10 +1,10 @@
 package xformer.mobile.demo.benchmark
 
+import xformer.mobile.EngineOffer
 import xformer.mobile.Pictures
 import xformer.mobile.core.BenchmarkSettings
 import xformer.mobile.core.Bundle
 import xformer.mobile.demo.Demo
-import xformer.mobile.demo.model.DeviceEngines
 
 /** The benchmark of a bundle on this device, with its engines. Blocks; everything is done on the caller's thread. */
 class DeviceBenchmark(private val demo: Demo, private val bundle: Bundle, private val threads: Int?) {
@@ -13,7 +13,8 @@ class DeviceBenchmark(private val demo: Demo, private val bundle: Bundle, privat
         BenchmarkRunner(
             bundle,
             { artifact, target ->
-                DeviceEngines.open(bundle, artifact, target.engine, target.accelerator, threads)
+                EngineOffer(target.engine, target.format, target.accelerator, target.problem)
+                    .open(bundle, threads, artifact)
             },
             Pictures.decoder,
             demo.device::machine,
