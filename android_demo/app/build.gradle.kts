@@ -14,8 +14,8 @@ android {
         targetSdk = libs.versions.target.sdk.get().toInt()
         versionCode = 1
         versionName = "0.1.0"
-        // Of the empty test APK that device farms ask for beside the app: docs/android.md.
-        testInstrumentationRunner = "xformer.mobile.demo.HeadlessInstrumentation"
+        // In the test APK that device farms ask for beside the app: docs/android.md.
+        testInstrumentationRunner = "xformer.mobile.demo.FarmInstrumentation"
     }
     buildTypes {
         release {

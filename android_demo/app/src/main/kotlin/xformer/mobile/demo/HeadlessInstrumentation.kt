@@ -20,7 +20,7 @@ import xformer.mobile.demo.benchmark.InstrumentationReport
  * Arguments are those of [HeadlessArguments]. Farms add others for the runner that they expect; those are told and left
  * out.
  */
-class HeadlessInstrumentation : Instrumentation() {
+open class HeadlessInstrumentation : Instrumentation() {
     private var given = Bundle()
 
     override fun onCreate(arguments: Bundle?) {

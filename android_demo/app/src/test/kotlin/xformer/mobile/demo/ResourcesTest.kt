@@ -115,6 +115,14 @@ class ResourcesTest {
     }
 
     @Test
+    fun `the test APK has the instrumentation that its manifest will name`() {
+        val named = Regex("testInstrumentationRunner = \"(.*)\"").find(File("build.gradle.kts").readText())
+        val runner = checkNotNull(named).groupValues[1]
+        val source = File("src/androidTest/kotlin/${runner.replace('.', '/')}.kt")
+        assertTrue("class ${runner.substringAfterLast('.')} : HeadlessInstrumentation()" in source.readText(), runner)
+    }
+
+    @Test
     fun `every text is used`() {
         val used = main.walk().filter { it.extension in setOf("kt", "xml") }.joinToString("\n") { it.readText() }
         val names = (values("strings", "string") + values("strings", "plurals")).keys
