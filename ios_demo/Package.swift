@@ -11,7 +11,26 @@ let package = Package(
         .library(name: "XFormerKit", targets: ["XFormerCore"])
     ],
     targets: [
-        .target(name: "XFormerCore"),
-        .testTarget(name: "XFormerCoreTests", dependencies: ["XFormerCore"]),
+        .target(name: "XFormerCore", dependencies: .onLinux("COpenSSL")),
+        .target(name: "TestSupport", dependencies: ["XFormerCore"] + .onLinux("CPng"), path: "Tests/TestSupport"),
+        .testTarget(name: "XFormerCoreTests", dependencies: ["XFormerCore", "TestSupport"]),
     ]
 )
+
+#if os(Linux)
+package.targets += [
+    .systemLibrary(name: "COpenSSL", path: "Linux/COpenSSL", pkgConfig: "libcrypto"),
+    .systemLibrary(name: "CPng", path: "Linux/CPng", pkgConfig: "libpng"),
+]
+#endif
+
+extension [Target.Dependency] {
+    /// A target that only the checks on Linux have.
+    static func onLinux(_ names: String...) -> Self {
+        #if os(Linux)
+        names.map { .byName(name: $0) }
+        #else
+        []
+        #endif
+    }
+}

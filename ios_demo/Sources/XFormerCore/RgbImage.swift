@@ -1,3 +1,5 @@
+import Foundation
+
 /// A picture that is read row by row, so that a large one need not lie in memory as RGB.
 public protocol RowSource {
     /// In pixels.
@@ -42,6 +44,13 @@ public struct RgbImage: RowSource, Sendable, Equatable {
         self.bytes = bytes
     }
 
+    /// A picture whose bytes are as many as its size takes.
+    init(checked size: PixelSize, bytes: [UInt8]) {
+        width = size.width
+        height = size.height
+        self.bytes = bytes
+    }
+
     /// Copies a row.
     ///
     /// - Throws: ``XFormerError/usage(_:)`` when there is no such row, or `into` is too small for it.
@@ -67,3 +76,7 @@ public struct RgbImage: RowSource, Sendable, Equatable {
         }
     }
 }
+
+/// Makes a picture of a PNG file's bytes: 8-bit RGB, no color conversion, no scaling. Throws ``XFormerError/image(_:)``
+/// when they are no picture.
+public typealias PictureDecoder = @Sendable (Data) throws -> RgbImage
