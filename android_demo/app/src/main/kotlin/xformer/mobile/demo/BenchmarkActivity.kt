@@ -15,7 +15,9 @@ import android.widget.RadioGroup
 import android.widget.TextView
 import java.io.IOException
 import kotlin.math.roundToInt
+import kotlinx.coroutines.Dispatchers
 import kotlinx.coroutines.launch
+import kotlinx.coroutines.withContext
 import xformer.mobile.demo.benchmark.BenchmarkPhase
 import xformer.mobile.demo.benchmark.BenchmarkReport
 import xformer.mobile.demo.benchmark.BenchmarkScreenState
@@ -46,7 +48,7 @@ class BenchmarkActivity : RetainingActivity<BenchmarkScreenState>() {
         showRuns()
         findViewById<View>(R.id.start).setOnClickListener { (state.subject.value as? Subject.Ready)?.let(::start) }
         findViewById<View>(R.id.cancel).setOnClickListener { state.cancel() }
-        findViewById<View>(R.id.share).setOnClickListener { share() }
+        findViewById<View>(R.id.share).setOnClickListener { visible.launch { share() } }
     }
 
     override fun onStart() {
@@ -161,9 +163,9 @@ class BenchmarkActivity : RetainingActivity<BenchmarkScreenState>() {
         if (view.text.toString() != text) view.text = text
     }
 
-    private fun share() {
+    private suspend fun share() {
         try {
-            val file = state.export() ?: return
+            val file = withContext(Dispatchers.IO) { state.export() } ?: return
             val uri = ResultsProvider.uriOf(file)
             val intent =
                 Intent(Intent.ACTION_SEND).setType(ResultsProvider.TYPE).putExtra(Intent.EXTRA_STREAM, uri)

@@ -46,6 +46,14 @@ class Demo(context: Context) {
         XFormerOptions(engine = choice.engine, threads = choice.threads, accelerator = choice.accelerator),
     )
 
+    /** Why [open] failed, in words; also that there is no bundle yet, and how one comes into the app. Reads files. */
+    fun problem(error: Exception): String =
+        if (bundles.list().isEmpty()) {
+            words.text(R.string.no_bundle)
+        } else {
+            words.text(R.string.model_failed, error.message ?: error.javaClass.simpleName)
+        }
+
     companion object {
         /** Where results lie until they are shared. */
         fun resultsDirectory(context: Context): File = File(context.cacheDir, "results")

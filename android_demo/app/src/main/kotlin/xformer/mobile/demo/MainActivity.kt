@@ -14,7 +14,9 @@ import android.provider.Settings
 import android.view.TextureView
 import android.view.View
 import android.view.ViewGroup
+import kotlinx.coroutines.Dispatchers
 import kotlinx.coroutines.launch
+import kotlinx.coroutines.withContext
 import xformer.mobile.XFormer
 import xformer.mobile.core.UsageException
 import xformer.mobile.demo.camera.CameraChoice
@@ -44,6 +46,7 @@ class MainActivity : RetainingActivity<LiveState>() {
     private lateinit var manager: CameraManager
     private var cameras: List<CameraChoice> = emptyList()
     private var cameraProblem: CameraProblem? = null
+    private var modelProblem: String? = null
 
     /** Takes the frames while a model is there; read by the camera's thread. */
     @Volatile
@@ -95,6 +98,8 @@ class MainActivity : RetainingActivity<LiveState>() {
 
     override fun onRequestPermissionsResult(code: Int, permissions: Array<String>, granted: IntArray) {
         super.onRequestPermissionsResult(code, permissions, granted)
+        // Nothing is granted or refused where the question was taken from the screen before it was answered.
+        if (granted.isNotEmpty()) state.answered = true
         startCamera()
     }
 
@@ -131,10 +136,7 @@ class MainActivity : RetainingActivity<LiveState>() {
         showMessage()
     }
 
-    private fun askForCamera() {
-        state.asked = true
-        requestPermissions(arrayOf(Manifest.permission.CAMERA), 0)
-    }
+    private fun askForCamera() = requestPermissions(arrayOf(Manifest.permission.CAMERA), 0)
 
     private fun openSettings() {
         val settings = Intent(Settings.ACTION_APPLICATION_DETAILS_SETTINGS, Uri.fromParts("package", packageName, null))
@@ -147,9 +149,12 @@ class MainActivity : RetainingActivity<LiveState>() {
 
     // ---- the model ------------------------------------------------------------------------------------------
 
-    private fun onModel(model: SlotState<Choice, XFormer>) {
+    private suspend fun onModel(model: SlotState<Choice, XFormer>) {
         stopAnalyzer()
         stopResults()
+        modelProblem = (model as? SlotState.Failed)?.let {
+            withContext(Dispatchers.IO) { state.demo.problem(it.error) }
+        }
         val ready = (model as? SlotState.Ready)?.model
         screen.banner(ready?.let { Banner.of(it.bundle.manifest.model.weights.source) })
         screen.figures(
@@ -169,9 +174,12 @@ class MainActivity : RetainingActivity<LiveState>() {
     private fun onResult(model: XFormer, result: Result<LiveResult>) {
         val found = result.getOrNull()
         if (found == null) {
-            // A model that was closed meanwhile is no news.
             val error = result.exceptionOrNull()
-            if (error !is UsageException) screen.figures(getString(R.string.something_failed, error?.message))
+            // A model that was closed meanwhile is no news.
+            if (error is UsageException) return
+            stopResults()
+            val why = if (error is OutOfMemoryError) getString(R.string.memory_full) else error?.message
+            screen.figures(getString(R.string.something_failed, why ?: error?.javaClass?.simpleName))
             return
         }
         if (cameraProblem != null) return
@@ -211,19 +219,14 @@ class MainActivity : RetainingActivity<LiveState>() {
         problem != CameraProblem.NO_PERMISSION ->
             Message(getString(problem.text), R.string.try_again) { startCamera() }
         // After a second refusal the system asks no more, and says nothing about it.
-        state.asked && !shouldShowRequestPermissionRationale(Manifest.permission.CAMERA) ->
+        state.answered && !shouldShowRequestPermissionRationale(Manifest.permission.CAMERA) ->
             Message(getString(problem.text), R.string.camera_open_settings) { openSettings() }
         else ->
             Message(getString(R.string.camera_permission), R.string.camera_permission_allow) { askForCamera() }
     }
 
     private fun modelMessage(): Message? {
-        val failed = state.models.state.value as? SlotState.Failed ?: return null
-        val text = if (state.demo.bundles.list().isEmpty()) {
-            getString(R.string.no_bundle)
-        } else {
-            getString(R.string.model_failed, failed.error.message)
-        }
+        val text = modelProblem ?: return null
         return Message(text, R.string.open_setup) { startActivity(Intent(this, SetupActivity::class.java)) }
     }
 

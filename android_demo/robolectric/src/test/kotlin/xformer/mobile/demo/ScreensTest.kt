@@ -1,19 +1,22 @@
 package xformer.mobile.demo
 
 import android.app.Activity
+import android.content.ComponentCallbacks2
 import android.content.Context
 import android.content.Intent
 import android.content.res.Configuration
 import android.graphics.Bitmap
 import android.graphics.Canvas
+import android.graphics.Insets
 import android.net.Uri
+import android.os.Bundle
 import android.view.View
-import android.view.ViewGroup
-import android.widget.TextView
+import android.view.WindowInsets
 import java.io.File
+import java.util.zip.ZipEntry
+import java.util.zip.ZipOutputStream
 import kotlin.test.assertContains
 import kotlin.test.assertEquals
-import kotlin.test.assertNotNull
 import kotlin.test.assertTrue
 import kotlinx.serialization.json.Json
 import kotlinx.serialization.json.JsonElement
@@ -148,7 +151,85 @@ class ScreensTest {
         screen.findViewById<View>(R.id.root).scrollTo(0, screen.findViewById<View>(R.id.progress_text).top)
         keep(screen, "benchmark")
         screen.findViewById<View>(R.id.share).performClick()
-        assertNotNull(shadowOf(screen).nextStartedActivity)
+        waitFor("the file") { shadowOf(screen).peekNextStartedActivity() != null }
+        assertEquals(Intent.ACTION_CHOOSER, shadowOf(screen).nextStartedActivity.action)
+    }
+
+    @Test
+    fun `a picture is there again when the system has ended the app meanwhile`() {
+        val before = open("classify", "scene-256x256")
+        val saved = Bundle()
+        before.saveInstanceState(saved).pause().stop().destroy()
+        val after = Robolectric.buildActivity(PictureActivity::class.java).setup(saved)
+        waitFor("the result") { rows(after.get()) == rows(before.get()) }
+    }
+
+    @Test
+    fun `a picture after another, and after the background, is looked at anew`() {
+        val controller = open("classify", "scene-256x256")
+        val first = rows(controller.get())
+        controller.pause().stop().restart().start().resume()
+        controller.get().onTrimMemory(ComponentCallbacks2.TRIM_MEMORY_BACKGROUND)
+        choose(controller.get(), File(fixtures, "pictures/scene-360x640.png"))
+        waitFor("the other result", { texts(controller.get().window.decorView) }) {
+            rows(controller.get()).let { it.isNotEmpty() && it != first }
+        }
+    }
+
+    @Test
+    fun `a bundle is imported, and removed`() {
+        val screen = start(SetupActivity::class.java, "classify").get()
+        waitFor("the bundles") { texts(screen.findViewById(R.id.bundles)).size >= 3 }
+        val zip = File(File(app.cacheDir, "zips").apply { mkdirs() }, "my bundle.zip")
+        zipped(File(fixtures, "bundles/segment-int8"), zip)
+        screen.findViewById<View>(R.id.import_bundle).performClick()
+        answer(screen, zip)
+        val imported = app.getString(R.string.import_done, "my-bundle")
+        waitFor("the import", { text(screen, R.id.notice) }) { text(screen, R.id.notice) == imported }
+        assertEquals("my-bundle", Demo(app).choice.bundle)
+        assertEquals(View.VISIBLE, screen.findViewById<View>(R.id.remove_bundle).visibility)
+        keep(screen, "setup-imported")
+        screen.findViewById<View>(R.id.remove_bundle).performClick()
+        waitFor("the end of it") { texts(screen.findViewById(R.id.bundles)).none { "my-bundle" in it } }
+    }
+
+    @Test
+    fun `what is no bundle is not imported, and said`() {
+        val screen = start(SetupActivity::class.java, "classify").get()
+        waitFor("the bundles") { texts(screen.findViewById(R.id.bundles)).size >= 3 }
+        screen.findViewById<View>(R.id.import_bundle).performClick()
+        answer(screen, File.createTempFile("no-bundle", ".zip").apply { writeText("nothing") })
+        val refused = app.getString(R.string.import_failed, "")
+        waitFor("the refusal", { text(screen, R.id.notice) }) { text(screen, R.id.notice).startsWith(refused) }
+        assertEquals(View.GONE, screen.findViewById<View>(R.id.remove_bundle).visibility)
+    }
+
+    @Test
+    fun `nothing lies under the system's bars or a cutout`() {
+        val screens =
+            listOf(
+                MainActivity::class.java,
+                PictureActivity::class.java,
+                SetupActivity::class.java,
+                BenchmarkActivity::class.java,
+                HeadlessActivity::class.java,
+            )
+        for (kind in screens) {
+            // Refused at once, where arguments mean anything.
+            val intent = Intent(app, kind).putExtra("bundle", "no such bundle")
+            val screen = Robolectric.buildActivity(kind, intent).setup().get()
+            // As from Android 15 on: the window reaches below the bars, and the insets say how far.
+            val root = screen.findViewById<View>(R.id.root)
+            root.dispatchApplyWindowInsets(
+                WindowInsets.Builder()
+                    .setInsets(WindowInsets.Type.statusBars(), Insets.of(0, 60, 0, 0))
+                    .setInsets(WindowInsets.Type.navigationBars(), Insets.of(0, 0, 0, 90))
+                    .setInsets(WindowInsets.Type.displayCutout(), Insets.of(40, 70, 0, 0))
+                    .build(),
+            )
+            val padding = listOf(root.paddingLeft, root.paddingTop, root.paddingRight, root.paddingBottom)
+            assertEquals(listOf(40, 70, 0, 90), padding, kind.simpleName)
+        }
     }
 
     // ---- driving the app --------------------------------------------------------------------------------------
@@ -169,31 +250,24 @@ class ScreensTest {
 
     private fun choose(screen: PictureActivity, file: File) {
         screen.findViewById<View>(R.id.choose_picture).performClick()
+        answer(screen, file)
+    }
+
+    private fun answer(screen: Activity, file: File) {
         val asked = shadowOf(screen).nextStartedActivityForResult.intent
         assertEquals(Intent.ACTION_OPEN_DOCUMENT, asked.action)
         shadowOf(screen).receiveResult(asked, Activity.RESULT_OK, Intent().setData(Uri.fromFile(file)))
     }
 
-    private fun waitFor(what: String, shown: () -> Any = { "" }, seconds: Int = 180, isThere: () -> Boolean) {
-        val last = System.nanoTime() + seconds * 1_000_000_000L
-        while (true) {
-            ShadowLooper.idleMainLooper()
-            if (isThere()) return
-            assertTrue(System.nanoTime() < last, "$what did not come; there is ${shown()}")
-            Thread.sleep(20)
-        }
-    }
-
-    private fun text(screen: Activity, id: Int): String = screen.findViewById<TextView>(id).text.toString()
-
     private fun rows(screen: Activity): List<String> = texts(screen.findViewById(R.id.rows))
 
-    /** The texts of the views that can be seen, from the top. */
-    private fun texts(view: View): List<String> = when {
-        view.visibility != View.VISIBLE -> emptyList()
-        view is ViewGroup -> (0 until view.childCount).flatMap { texts(view.getChildAt(it)) }
-        view is TextView && view.text.isNotEmpty() -> listOf(view.text.toString())
-        else -> emptyList()
+    private fun zipped(directory: File, zip: File) {
+        ZipOutputStream(zip.outputStream()).use { to ->
+            for (file in directory.walk().filter { it.isFile }) {
+                to.putNextEntry(ZipEntry(file.relativeTo(directory).path))
+                file.inputStream().use { it.copyTo(to) }
+            }
+        }
     }
 
     private fun expected(task: String, picture: String): JsonElement {
@@ -213,9 +287,5 @@ class ScreensTest {
         val file = File(System.getProperty("xformer.pictures"), "$name.png")
         file.parentFile!!.mkdirs()
         file.outputStream().use { picture.compress(Bitmap.CompressFormat.PNG, 100, it) }
-    }
-
-    private companion object {
-        val fixtures: File = File(System.getProperty("xformer.bundles")).parentFile
     }
 }

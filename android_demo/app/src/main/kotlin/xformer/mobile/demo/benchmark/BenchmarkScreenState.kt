@@ -19,7 +19,6 @@ import xformer.mobile.core.Bundle
 import xformer.mobile.core.Format
 import xformer.mobile.core.XFormerException
 import xformer.mobile.demo.Demo
-import xformer.mobile.demo.R
 
 /** An engine with an accelerator; [problem] says why it can't be measured, null where it can. */
 data class Way(
@@ -72,14 +71,7 @@ class BenchmarkScreenState(private val demo: Demo) : AutoCloseable {
                 val bundle = demo.bundles.open(stored)
                 Subject.Ready(stored.name, bundle, XFormer.engines(bundle))
             } catch (error: XFormerException) {
-                val none = demo.bundles.list().isEmpty()
-                Subject.None(
-                    if (none) {
-                        demo.words.text(R.string.no_bundle)
-                    } else {
-                        demo.words.text(R.string.model_failed, error.message.orEmpty())
-                    },
-                )
+                Subject.None(demo.problem(error))
             }
         }
     }
@@ -102,7 +94,7 @@ class BenchmarkScreenState(private val demo: Demo) : AutoCloseable {
     fun cancel() = benchmark.cancel()
 
     /**
-     * Write the measurements to a file that can be shared.
+     * Write the measurements, every sample of them, to a file that can be shared. Not for the main thread.
      *
      * @return null where there are none.
      * @throws IOException there is no room.

@@ -45,7 +45,11 @@ class CameraPreview(
             open()
         }
 
-        override fun onSurfaceTextureSizeChanged(same: SurfaceTexture, width: Int, height: Int) = place()
+        override fun onSurfaceTextureSizeChanged(same: SurfaceTexture, width: Int, height: Int) {
+            // The view has just given the texture its own size. A camera that is still being opened would take that.
+            camera?.sizes?.preview?.let { same.setDefaultBufferSize(it.width, it.height) }
+            place()
+        }
 
         override fun onSurfaceTextureDestroyed(gone: SurfaceTexture): Boolean {
             surface = null

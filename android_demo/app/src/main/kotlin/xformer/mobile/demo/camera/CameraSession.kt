@@ -13,15 +13,20 @@ import android.os.Build
 import android.os.Handler
 import android.os.HandlerThread
 import android.view.Surface
+import java.util.concurrent.Semaphore
+import java.util.concurrent.TimeUnit
 import xformer.mobile.demo.geometry.StreamSizes
 
 /**
  * One open camera that shows its pictures on a texture and hands out the same pictures as frames.
  *
- * Everything happens on a thread of its own; so are the callbacks. After [close] there are none.
+ * Everything happens on a thread of its own; so are the callbacks. After [close] there are none. Sessions wait for each
+ * other: most phones can't open the front camera while the back one is being closed, and the system refuses it to the
+ * app as it would to another.
  *
  * @param onFrame takes each frame over: it must close it, soon.
  * @param onProblem there will be no more frames; the camera is closed.
+ * @param turn is held while a camera is opened, open or being closed.
  */
 class CameraSession(
     private val manager: CameraManager,
@@ -30,6 +35,7 @@ class CameraSession(
     texture: SurfaceTexture,
     private val onFrame: (Frame) -> Unit,
     private val onProblem: (CameraProblem) -> Unit,
+    private val turn: Semaphore = TURN,
 ) : AutoCloseable {
     private val thread = HandlerThread("camera").apply { start() }
     private val handler = Handler(thread.looper)
@@ -42,8 +48,13 @@ class CameraSession(
     private val leases = Leases(reader::close)
     private val preview: Surface
 
+    /** Set before [end] is reached, for a thread that waits for its turn. */
+    @Volatile
+    private var leaving = false
+
     // Only used on the thread.
     private var device: CameraDevice? = null
+    private var isTurn = false
     private var opening = false
     private var ended = false
 
@@ -56,13 +67,16 @@ class CameraSession(
 
     /** Close the camera. Returns at once; the camera is free for others a little later. */
     override fun close() {
+        leaving = true
         handler.post { end(null) }
     }
 
     // The permission was asked for before; that it is gone is caught.
     @Suppress("MissingPermission")
     private fun open() {
-        if (ended) return
+        isTurn = turn.tryAcquire(PATIENCE_S, TimeUnit.SECONDS)
+        if (leaving) return
+        if (!isTurn) return end(CameraProblem.IN_USE)
         manager.openCamera(camera.id, Callback(), handler)
         opening = true
     }
@@ -72,7 +86,7 @@ class CameraSession(
             opening = false
             if (ended) {
                 opened.close()
-                thread.quitSafely()
+                leave()
             } else {
                 device = opened
                 attempt { configure(opened) }
@@ -86,7 +100,7 @@ class CameraSession(
         private fun lost(camera: CameraDevice, problem: CameraProblem) {
             opening = false
             camera.close()
-            if (ended) thread.quitSafely() else end(problem)
+            if (ended) leave() else end(problem)
         }
     }
 
@@ -151,11 +165,24 @@ class CameraSession(
         preview.release()
         leases.close()
         // A camera that is still being opened is closed when it is: until then the thread must listen.
-        if (!opening) thread.quitSafely()
+        if (!opening) leave()
         if (problem != null) onProblem(problem)
     }
 
+    /** The camera is closed: let the next one have its turn, and end the thread. */
+    private fun leave() {
+        if (isTurn) turn.release()
+        isTurn = false
+        thread.quitSafely()
+    }
+
     private companion object {
+        /** Of all sessions of the app. */
+        val TURN = Semaphore(1)
+
+        /** A camera that takes longer to close will not do so any more. */
+        const val PATIENCE_S = 5L
+
         /** One that is analyzed, one that waits, one that is taken while the camera fills another. */
         const val IMAGES = 4
     }

@@ -27,8 +27,8 @@ class LiveState(val demo: Demo) : AutoCloseable {
     /** Which of the device's cameras; beyond the last one it begins anew. */
     var camera = 0
 
-    /** Whether the user was asked for the camera since the screen was opened. */
-    var asked = false
+    /** Whether the user, or the system for them, has answered the question for the camera since the screen was opened. */
+    var answered = false
 
     override fun close() {
         models.close()

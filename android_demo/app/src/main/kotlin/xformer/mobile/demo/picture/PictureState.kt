@@ -8,6 +8,7 @@ import kotlinx.coroutines.CoroutineScope
 import kotlinx.coroutines.Dispatchers
 import kotlinx.coroutines.Job
 import kotlinx.coroutines.cancel
+import kotlinx.coroutines.ensureActive
 import kotlinx.coroutines.flow.MutableStateFlow
 import kotlinx.coroutines.flow.StateFlow
 import kotlinx.coroutines.flow.asStateFlow
@@ -81,6 +82,7 @@ class PictureState(private val demo: Demo, private val resolver: ContentResolver
         models.want(demo.choice)
         job = scope.launch {
             val phase = lookedAt(chosen)
+            ensureActive() // else another picture was chosen meanwhile
             phases.value = phase
             if (releasing) models.want(null)
         }
@@ -100,13 +102,13 @@ class PictureState(private val demo: Demo, private val resolver: ContentResolver
     private suspend fun lookedAt(chosen: Uri): PicturePhase = try {
         when (val model = models.state.first { it is SlotState.Ready || it is SlotState.Failed }) {
             is SlotState.Ready -> shown(chosen, model.model)
-            is SlotState.Failed -> failed(R.string.model_failed, model.error)
+            is SlotState.Failed -> PicturePhase.Failed(demo.problem(model.error))
             else -> PicturePhase.Empty
         }
     } catch (error: CancellationException) {
         throw error
     } catch (error: Exception) {
-        failed(R.string.picture_failed, error, chosen)
+        failed(error, chosen)
     } catch (_: OutOfMemoryError) {
         PicturePhase.Failed(demo.words.text(R.string.picture_too_large))
     }
@@ -137,10 +139,9 @@ class PictureState(private val demo: Demo, private val resolver: ContentResolver
     }
 
     /** Where the message names the picture, what comes after that is said: its address means nothing to people. */
-    private fun failed(text: Int, error: Exception, chosen: Uri? = null): PicturePhase {
+    private fun failed(error: Exception, chosen: Uri): PicturePhase {
         val message = error.message ?: error.javaClass.simpleName
-        val why = if (chosen == null) message else message.substringAfter("$chosen: ")
-        return PicturePhase.Failed(demo.words.text(text, why))
+        return PicturePhase.Failed(demo.words.text(R.string.picture_failed, message.substringAfter("$chosen: ")))
     }
 
     private companion object {
