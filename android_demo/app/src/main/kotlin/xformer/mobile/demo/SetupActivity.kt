@@ -61,7 +61,7 @@ class SetupActivity : RetainingActivity<SetupState>() {
         val choice = setup.choice
         fill(
             R.id.bundles,
-            bundles.map { Row(text.of(it, setup), it == setup.chosen) { choice.copy(bundle = it.name) } },
+            bundles.map { Row(text.of(it, setup), it == setup.chosen) { old -> old.copy(bundle = it.name) } },
         )
         findViewById<View>(R.id.remove_bundle).visibility =
             if (setup.chosen?.imported == true) View.VISIBLE else View.GONE
@@ -70,7 +70,7 @@ class SetupActivity : RetainingActivity<SetupState>() {
             R.id.engines,
             setup.menu.engines.map { entry ->
                 Row(words.text(EngineIds.text(entry.value)), entry.value == choice.engine, entry.problem) {
-                    choice.copy(engine = entry.value, accelerator = null)
+                    it.copy(engine = entry.value, accelerator = null)
                 }
             },
         )
@@ -78,7 +78,7 @@ class SetupActivity : RetainingActivity<SetupState>() {
             R.id.accelerators,
             setup.menu.accelerators(choice.engine).map { entry ->
                 Row(words.text(EngineIds.text(entry.value)), entry.value == choice.accelerator, entry.problem) {
-                    choice.copy(accelerator = entry.value)
+                    it.copy(accelerator = entry.value)
                 }
             },
         )
@@ -90,7 +90,7 @@ class SetupActivity : RetainingActivity<SetupState>() {
                 } else {
                     words.count(R.plurals.threads, threads, threads)
                 }
-                Row(name, threads == choice.threads) { choice.copy(threads = threads) }
+                Row(name, threads == choice.threads) { it.copy(threads = threads) }
             },
         )
     }
@@ -101,8 +101,13 @@ class SetupActivity : RetainingActivity<SetupState>() {
         if (view.text.toString() != text.orEmpty()) view.text = text
     }
 
-    /** A line of a group; [problem] says why it can't be chosen, null where it can. */
-    private class Row(val name: String, val checked: Boolean, val problem: String? = null, val choice: () -> Choice)
+    /** A line of a group; [problem] says why it can't be chosen, null where it can. [change] is what choosing it means. */
+    private class Row(
+        val name: String,
+        val checked: Boolean,
+        val problem: String? = null,
+        val change: (Choice) -> Choice,
+    )
 
     /** Show the rows in a group; views stay, so that the one that a screen reader is on does not go away. */
     private fun fill(group: Int, rows: List<Row>) {
@@ -122,7 +127,7 @@ class SetupActivity : RetainingActivity<SetupState>() {
         if (rows.none { it.checked }) view.clearCheck()
         view.setOnCheckedChangeListener { _, id ->
             val index = (0 until view.childCount).firstOrNull { view.getChildAt(it).id == id }
-            if (index != null) state.choose(rows[index].choice())
+            if (index != null) state.choose(rows[index].change)
         }
     }
 

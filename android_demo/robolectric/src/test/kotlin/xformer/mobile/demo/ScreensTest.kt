@@ -11,7 +11,9 @@ import android.graphics.Insets
 import android.net.Uri
 import android.os.Bundle
 import android.view.View
+import android.view.ViewGroup
 import android.view.WindowInsets
+import android.widget.RadioButton
 import java.io.File
 import java.util.zip.ZipEntry
 import java.util.zip.ZipOutputStream
@@ -33,6 +35,7 @@ import org.robolectric.android.controller.ActivityController
 import org.robolectric.annotation.Config
 import org.robolectric.annotation.GraphicsMode
 import org.robolectric.shadows.ShadowLooper
+import xformer.mobile.EngineChoice
 import xformer.mobile.demo.model.Choice
 
 /**
@@ -191,6 +194,19 @@ class ScreensTest {
         keep(screen, "setup-imported")
         screen.findViewById<View>(R.id.remove_bundle).performClick()
         waitFor("the end of it") { texts(screen.findViewById(R.id.bundles)).none { "my-bundle" in it } }
+    }
+
+    @Test
+    fun `what is chosen quickly after something else takes nothing back`() {
+        val screen = start(SetupActivity::class.java, "classify").get()
+        waitFor("the engines") { texts(screen.findViewById(R.id.engines)).size >= 2 }
+        val button = { group: Int, index: Int -> screen.findViewById<ViewGroup>(group).getChildAt(index) }
+        button(R.id.threads, 2).performClick()
+        button(R.id.engines, 1).performClick()
+        val expected = Choice("classify-int8", EngineChoice.ONNX_RUNTIME, threads = 2)
+        assertEquals(expected, Demo(app).choice)
+        waitFor("what is chosen") { (button(R.id.engines, 1) as RadioButton).isChecked }
+        assertEquals(expected, Demo(app).choice)
     }
 
     @Test

@@ -57,9 +57,9 @@ class SetupState(private val demo: Demo, private val resolver: ContentResolver) 
         work { refresh() }
     }
 
-    /** Keep a choice, and show what comes of it. */
-    fun choose(choice: Choice) {
-        demo.choice = choice
+    /** Change the choice, which may be newer than what is shown, and show what comes of it. */
+    fun choose(change: (Choice) -> Choice) {
+        demo.choice = change(demo.choice)
         work { refresh() }
     }
 
