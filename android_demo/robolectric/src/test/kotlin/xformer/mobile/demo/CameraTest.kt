@@ -16,7 +16,6 @@ import java.io.File
 import java.util.concurrent.CopyOnWriteArrayList
 import java.util.concurrent.Semaphore
 import kotlin.test.assertEquals
-import kotlin.test.assertFalse
 import kotlin.test.assertTrue
 import org.junit.Test
 import org.junit.runner.RunWith
@@ -53,15 +52,14 @@ class CameraTest {
         assertEquals(View.VISIBLE, activity.findViewById<View>(R.id.switch_camera).visibility)
         preview(activity)
         assertEquals(View.GONE, activity.findViewById<View>(R.id.message).visibility)
-        assertTrue(hasCameraThread())
+        assertTrue(cameraThreads() > 0)
         activity.findViewById<View>(R.id.switch_camera).performClick()
         preview(activity)
-        assertTrue(hasCameraThread())
+        assertTrue(cameraThreads() > 0)
         controller.recreate()
         idle()
         controller.pause().stop()
-        idle()
-        assertFalse(hasCameraThread())
+        settle { cameraThreads() == 0 }
         controller.destroy()
     }
 
@@ -160,8 +158,6 @@ class CameraTest {
         val view = activity.findViewById<ViewGroup>(R.id.stage).getChildAt(0) as TextureView
         return checkNotNull(view.surfaceTextureListener)
     }
-
-    private fun hasCameraThread(): Boolean = cameraThreads() > 0
 
     private fun cameraThreads(): Int = Thread.getAllStackTraces().keys.count { it.name == "camera" }
 
