@@ -70,7 +70,8 @@ final class PreprocessGoldenTests: XCTestCase {
             let image = try RgbImage(width: size.width, height: size.height, bytes: golden.bytes(item.pixels))
             let made = try Preprocess.preprocess(image, target: item.fit.imageSize(), rule: item.fit.rule)
             let expected = try golden.bytes(item.expected)
-            return same(made.fit, item.fit.expected, item.name)
+            return same(sha256(expected), item.sha256, "\(item.name): the fixture's sha256")
+                && same(made.fit, item.fit.expected, item.name)
                 && same(made.image.bytes == expected, true, "\(item.name): bytes")
         }
         report("cases.json, every byte of a picture", passed, of: cases.count)
