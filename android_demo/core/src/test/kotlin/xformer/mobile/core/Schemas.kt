@@ -15,6 +15,7 @@ fun schema(name: String): JsonSchema =
 fun mutated(content: ByteArray, random: Random): ByteArray {
     var bytes = content
     repeat(random.nextInt(1, 4)) {
+        if (bytes.isEmpty()) return bytes
         val at = random.nextInt(bytes.size)
         val end = minOf(bytes.size, at + random.nextInt(1, 20))
         bytes = when (random.nextInt(5)) {
