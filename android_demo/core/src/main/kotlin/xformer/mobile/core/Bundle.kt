@@ -208,12 +208,12 @@ public class Bundle private constructor(
                 throw BundleException("no bundle at $directory: no such directory; xformer-export makes one")
             }
             if (!file.isFile) throw BundleException("$directory is not a bundle: it has no ${Manifest.FILE}")
-            val content = try {
-                file.inputStream().use { it.readAtMost(Manifest.MAX_BYTES + 1) }
+            val source = try {
+                file.inputStream()
             } catch (error: IOException) {
                 throw BundleException("can't read $file: ${error.message}", error)
             }
-            return Bundle(directory, Manifest.parse(content, file.path))
+            return Bundle(directory, source.use { Manifest.read(it, file.path) })
         }
     }
 }

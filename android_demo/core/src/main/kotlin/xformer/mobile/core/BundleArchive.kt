@@ -68,9 +68,9 @@ public object BundleArchive {
     @Synchronized
     public fun copy(names: Collection<String>, open: (String) -> InputStream, directory: File): Bundle {
         val manifest = try {
-            open(Manifest.FILE).use { it.readAtMost(Manifest.MAX_BYTES + 1) }
+            open(Manifest.FILE).use { Manifest.content(it, MANIFEST) }
         } catch (error: IOException) {
-            throw BundleException("the bundle's ${Manifest.FILE} can't be read: ${error.message}", error)
+            throw BundleException("can't read $MANIFEST: ${error.message}", error)
         }
         present(directory, manifest)?.let { return it }
         return staged(directory) { staging ->
@@ -79,6 +79,18 @@ public object BundleArchive {
             bundle
         }
     }
+
+    /**
+     * Deletes a bundle that was put at [directory], but nothing that a symbolic link leads to. Returns whether nothing
+     * is there any more.
+     */
+    @Synchronized
+    public fun remove(directory: File): Boolean {
+        deleteTree(directory)
+        return !directory.exists()
+    }
+
+    private const val MANIFEST = "the bundle's ${Manifest.FILE}"
 
     /** The bundle in [directory], if it is whole and has that very manifest. */
     private fun present(directory: File, manifest: ByteArray): Bundle? = try {
@@ -123,7 +135,7 @@ public object BundleArchive {
         val names = files.keys.filter { it.startsWith(top) }.map { it.removePrefix(top) }
         val open = { name: String -> archive.getInputStream(files.getValue(top + name)) }
         val budget = Budget(minOf(limits.maxUnpackedBytes, limits.maxRatio * packedBytes), "the bundle")
-        val manifest = open(Manifest.FILE).use { it.readAtMost(Manifest.MAX_BYTES + 1) }
+        val manifest = open(Manifest.FILE).use { Manifest.content(it, MANIFEST) }
         install(manifest, names, open, bundle, budget)
     }
 
@@ -157,15 +169,24 @@ public object BundleArchive {
         }
     }
 
-    /** ZipFile reads the whole list of entries at once; a list that can't be one of ours is refused before. */
+    /**
+     * ZipFile reads the whole list of entries at once; a list that can't be one of ours is refused before.
+     *
+     * Which of several ends of the archive is the one that counts is for ZipFile to say: none may have such a list.
+     * What only looks like an end has a list that does not fit before it.
+     */
     private fun checkDirectorySize(packed: File, limits: Limits) {
         RandomAccessFile(packed, "r").use { file ->
             val tail = ByteArray(minOf(file.length(), END_BYTES + MAX_COMMENT_BYTES).toInt())
-            file.seek(file.length() - tail.size)
+            val start = file.length() - tail.size
+            file.seek(start)
             file.readFully(tail)
-            val last = tail.size - END_BYTES.toInt()
-            val end = (last downTo 0).find { littleEndian(tail, it) == END_SIGNATURE } ?: return
-            if (littleEndian(tail, end + DIRECTORY_BYTES_AT) > ENTRY_BYTES * limits.maxEntries) tooManyEntries(limits)
+            for (end in 0..tail.size - END_BYTES.toInt()) {
+                if (littleEndian(tail, end) != END_SIGNATURE) continue
+                val bytes = littleEndian(tail, end + DIRECTORY_BYTES_AT)
+                val isThere = bytes <= start + end || bytes == IN_ZIP64
+                if (isThere && bytes > ENTRY_BYTES * limits.maxEntries) tooManyEntries(limits)
+            }
         }
     }
 
@@ -179,6 +200,9 @@ public object BundleArchive {
     private const val END_BYTES = 22L
     private const val MAX_COMMENT_BYTES = 0xffffL
     private const val DIRECTORY_BYTES_AT = 12
+
+    /** The size stands elsewhere, for it takes more than 32 bits. */
+    private const val IN_ZIP64 = 0xffffffffL
 
     /** An entry takes 46 bytes in the list, its name, and what a packer adds. */
     private const val ENTRY_BYTES = 1024L
@@ -203,7 +227,7 @@ public object BundleArchive {
         bundle: File,
         budget: Budget,
     ) {
-        val manifest = Manifest.parse(content, "the bundle's ${Manifest.FILE}")
+        val manifest = Manifest.parse(content, MANIFEST)
         val single = manifest.fileEntries().map { it.file }
         val (trees, artifacts) = manifest.artifacts.partition { it.format == Format.COREML }
         val inTrees = trees.flatMap { tree -> names.filter { it.startsWith("${tree.file}/") } }

@@ -5,12 +5,14 @@ import kotlinx.serialization.Serializable
 import kotlinx.serialization.json.Json
 import kotlinx.serialization.json.JsonObject
 import kotlinx.serialization.json.decodeFromJsonElement
+import java.io.IOException
+import java.io.InputStream
 
 /**
  * What a bundle's manifest.json says: xformer_mobile/schemas/manifest.schema.json, schema version 1.x.
  *
- * One that exists has been checked: it follows the schema and does not contradict itself. Fields that are not known are
- * ignored. Shapes are row-major.
+ * One that was [read] has been checked: it follows the schema and does not contradict itself. Fields that are not known
+ * are ignored. Shapes are row-major.
  */
 @Serializable
 public data class Manifest(
@@ -212,20 +214,32 @@ public data class Manifest(
     @Serializable
     public data class ParityAgreement(val name: String, val share: Double)
 
-    internal companion object {
+    public companion object {
         /** The name of a bundle's manifest. */
-        const val FILE = "manifest.json"
+        public const val FILE: String = "manifest.json"
 
-        const val MAX_BYTES = 16 shl 20
+        internal const val MAX_BYTES = 16 shl 20
 
         private val json = Json { ignoreUnknownKeys = true }
 
         /**
-         * Reads and checks a manifest; [name] is what messages call it.
+         * Reads and checks a manifest alone, such as one in an app's assets: what a bundle says of itself, before it is
+         * unpacked. [name] is what messages call it. Does not close [source].
          *
-         * @throws BundleException it is not JSON, no manifest, of a newer major version, or contradicts itself.
+         * @throws BundleException it can't be read, is not JSON, no manifest, of a newer major version, or contradicts
+         *     itself.
          */
-        fun parse(content: ByteArray, name: String): Manifest {
+        public fun read(source: InputStream, name: String = FILE): Manifest = parse(content(source, name), name)
+
+        /** The bytes of a manifest; one more than there may be where there are more. */
+        internal fun content(source: InputStream, name: String): ByteArray = try {
+            source.readAtMost(MAX_BYTES + 1)
+        } catch (error: IOException) {
+            throw BundleException("can't read $name: ${error.message}", error)
+        }
+
+        /** As [read]. */
+        internal fun parse(content: ByteArray, name: String): Manifest {
             if (content.size > MAX_BYTES) {
                 throw BundleException("$name has more than $MAX_BYTES bytes; a manifest is smaller")
             }

@@ -13,6 +13,7 @@ import java.io.File
 import java.io.IOException
 import java.io.InputStream
 import java.nio.file.Files
+import java.nio.file.LinkOption
 import java.util.zip.CRC32
 import java.util.zip.ZipEntry
 import java.util.zip.ZipOutputStream
@@ -247,15 +248,46 @@ class BundleArchiveTest {
         for ((limits, problem) in refused) assertContains(refused(zip, limits), problem)
     }
 
+    /** A zip file with a list of entries of more than 2000 bytes, though there is only one entry. */
+    private fun longList(comment: ByteArray = ByteArray(0)): ByteArray {
+        val content = ByteArrayOutputStream()
+        val extraField = byteArrayOf(0x77, 0x77, 0xcc.toByte(), 7) + ByteArray(1996)
+        ZipOutputStream(content).use { zip ->
+            zip.putNextEntry(ZipEntry("manifest.json").apply { extra = extraField })
+        }
+        val zip = content.toByteArray()
+        zip[zip.size - 2] = comment.size.toByte()
+        zip[zip.size - 1] = (comment.size shr 8).toByte()
+        return zip + comment
+    }
+
+    /** What a zip file ends with: a list of so many bytes. */
+    private fun end(listBytes: Int) = byteArrayOf('P'.code.toByte(), 'K'.code.toByte(), 5, 6) + ByteArray(8) +
+        List(4) { (listBytes shr (8 * it)).toByte() } + ByteArray(6)
+
     @Test
     fun `a list of entries that is too long is refused before it is read`() {
-        val comment = ByteArray(500) { 7 } // the end of the archive is to be looked for
+        val comments = mapOf(
+            "nothing" to ByteArray(0),
+            "a comment" to ByteArray(500) { 7 },
+            "the largest comment" to ByteArray(0xffff) { 7 },
+            "another end" to end(listBytes = 0),
+            "another end, and more" to end(listBytes = 0) + ByteArray(100),
+            "the end of a larger format" to end(listBytes = -1),
+        )
+        val limits = BundleArchive.Limits(maxEntries = 1)
+        for ((name, comment) in comments) {
+            assertTrue("more than 1 entries" in refused(longList(comment), limits), name)
+        }
+        assertTrue("more than 1 entries" !in refused(longList(), limits.copy(maxEntries = 2)))
+    }
+
+    @Test
+    fun `what only looks like an end of the archive is not taken for one`() {
+        val comment = end(listBytes = 0x7f7f7f7f) + ByteArray(1)
         val zip = zip(made.all())
-        val end = zip.size - 22
-        for (i in 12..15) zip[end + i] = 0x7f // the size of the list
-        zip[end + 20] = (comment.size and 0xff).toByte()
-        zip[end + 21] = (comment.size shr 8).toByte()
-        assertContains(refused(zip + comment), "more than 10000 entries")
+        zip[zip.size - 2] = comment.size.toByte()
+        assertWhole(unpack(zip + comment))
     }
 
     @Test
@@ -338,6 +370,24 @@ class BundleArchiveTest {
         assertContains(refusal<BundleException> { copy(other - "model.onnx") }, "the bundle lacks model.onnx")
         assertContains(refusal<BundleException> { copy(other + ("model.onnx" to ByteArray(1))) }, "it was changed")
         assertWhole(Bundle.open(place))
-        assertContains(refusal<BundleException> { copy(emptyMap()) }, "manifest.json can't be read: no asset")
+        assertContains(refusal<BundleException> { copy(emptyMap()) }, "can't read the bundle's manifest.json: no asset")
+    }
+
+    // ---- what is not wanted any more ------------------------------------------------------------------------
+
+    @Test
+    fun `a bundle is removed, and nothing that links of it lead to`() {
+        val kept = File(temporary, "kept").apply { mkdir() }
+        File(kept, "x").writeText("x")
+        assertWhole(copy(made.all()))
+        Files.createSymbolicLink(File(place, "golden/link").toPath(), kept.toPath())
+        Files.createSymbolicLink(File(place, "broken").toPath(), File(kept, "y").toPath())
+        repeat(2) {
+            assertTrue(BundleArchive.remove(place))
+            assertTrue(!Files.exists(place.toPath(), LinkOption.NOFOLLOW_LINKS))
+        }
+        Files.createSymbolicLink(place.toPath(), kept.toPath())
+        assertTrue(BundleArchive.remove(place))
+        assertEquals(listOf("x"), kept.list().orEmpty().toList())
     }
 }

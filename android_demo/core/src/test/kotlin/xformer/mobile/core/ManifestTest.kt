@@ -12,6 +12,8 @@ import org.junit.jupiter.api.Test
 import org.junit.jupiter.api.TestFactory
 import org.junit.jupiter.params.ParameterizedTest
 import org.junit.jupiter.params.provider.EnumSource
+import java.io.IOException
+import java.io.InputStream
 import kotlin.random.Random
 import kotlin.test.assertContains
 import kotlin.test.assertEquals
@@ -46,6 +48,22 @@ class ManifestTest {
         assertEquals(listOf(128, 0, 0), manifest.postprocess.palette?.get(1))
         assertEquals("report.json", manifest.report?.file)
         assertEquals(3.0, manifest.parity.getValue("onnx").tolerance["snr_db"])
+    }
+
+    @Test
+    fun `a manifest is read alone`() {
+        val content = manifestOf(Task.DETECT).toString().encodeToByteArray()
+        assertEquals(Manifest.parse(content, "x"), Manifest.read(content.inputStream()))
+        assertContains(refusal<BundleException> { Manifest.read("{".byteInputStream()) }, "manifest.json is not JSON")
+        val failing = object : InputStream() {
+            override fun read(): Int = throw IOException("the card is gone")
+        }
+        val message = refusal<BundleException> { Manifest.read(failing, "bundles/a/manifest.json") }
+        assertEquals("can't read bundles/a/manifest.json: the card is gone", message)
+        val endless = object : InputStream() {
+            override fun read(): Int = ' '.code
+        }
+        assertContains(refusal<BundleException> { Manifest.read(endless) }, "has more than 16777216 bytes")
     }
 
     @Test
