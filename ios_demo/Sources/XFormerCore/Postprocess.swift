@@ -339,10 +339,11 @@ extension Postprocess {
                             }
                         }
                         for (x, tap) in across.enumerated() {
-                            let left = UnsafeBufferPointer(rebasing: row[tap.first * classes..<(tap.first + 1) * classes])
-                            let right = UnsafeBufferPointer(
-                                rebasing: row[tap.second * classes..<(tap.second + 1) * classes])
-                            map[y * size.width + x] = largest(between: left, and: right, at: tap.weight)
+                            let left = row[tap.first * classes..<(tap.first + 1) * classes]
+                            let right = row[tap.second * classes..<(tap.second + 1) * classes]
+                            map[y * size.width + x] = largest(
+                                between: UnsafeBufferPointer(rebasing: left),
+                                and: UnsafeBufferPointer(rebasing: right), at: tap.weight)
                         }
                     }
                 }
