@@ -1,5 +1,3 @@
-import Foundation
-
 /// Why a document is not what it should be; the message goes on after the document's name.
 struct ManifestProblem: Error, Equatable {
     let message: String
@@ -14,6 +12,9 @@ struct JsonField {
     /// No number in a document is larger; it fits a float.
     static let largestNumber = 1e30
 
+    private static let plainLetters = Set(
+        "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_. -".utf8)
+
     /// The top level of a document.
     init(document: Json) {
         value = document
@@ -21,9 +22,7 @@ struct JsonField {
     }
 
     private init(_ value: Json, _ place: String, _ name: String) {
-        let letters = CharacterSet(charactersIn: "a"..."z").union(CharacterSet(charactersIn: "A"..."Z"))
-            .union(CharacterSet(charactersIn: "0123456789_. -"))
-        let isPlain = (1...60).contains(name.utf8.count) && name.unicodeScalars.allSatisfy(letters.contains)
+        let isPlain = (1...60).contains(name.utf8.count) && name.utf8.allSatisfy(Self.plainLetters.contains)
         self.value = value
         self.place = (place.isEmpty ? "" : place + "/") + (isPlain ? name : quote(name))
     }
@@ -93,7 +92,9 @@ struct JsonField {
     /// One of an enumeration's cases.
     func choice<Choice: RawRepresentable & CaseIterable>() throws -> Choice where Choice.RawValue == String {
         let valid = Choice.allCases.map(\.rawValue)
-        guard let choice = Choice(rawValue: try text(oneOf: valid)) else { throw wrong(valid.joined(separator: " or ")) }
+        guard let choice = Choice(rawValue: try text(oneOf: valid)) else {
+            throw wrong(valid.joined(separator: " or "))
+        }
         return choice
     }
 
@@ -174,6 +175,7 @@ struct JsonField {
 
     private static func words(_ valid: ClosedRange<Int>) -> String {
         if valid.upperBound == .max { return "from \(valid.lowerBound) on" }
-        return valid.lowerBound == valid.upperBound ? "\(valid.lowerBound)" : "\(valid.lowerBound) to \(valid.upperBound)"
+        return valid.lowerBound == valid.upperBound
+            ? "\(valid.lowerBound)" : "\(valid.lowerBound) to \(valid.upperBound)"
     }
 }

@@ -343,7 +343,7 @@ private func isDigit(_ letter: Unicode.Scalar) -> Bool { ("0"..."9").contains(le
 /// Whether a path stays below the bundle's directory, by its letters: relative, no "..", no hidden part.
 func isBundlePath(_ path: String) -> Bool {
     guard path.utf8.count <= 255 else { return false }
-    let letters = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_-.".utf8
+    let letters = Set("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_-.".utf8)
     return path.utf8.split(separator: UInt8(ascii: "/"), omittingEmptySubsequences: false).allSatisfy { part in
         !part.isEmpty && part.first != UInt8(ascii: ".") && part.allSatisfy(letters.contains)
     }

@@ -99,13 +99,21 @@ public struct ModelBundle: Sendable {
             throw XFormerError.usage(
                 "the bundle \(directory.lastPathComponent) has no \(format.rawValue) artifact; it has \(has)")
         }
-        let isDirectory = format == .coreml
-        let url = try reading(entry.file) {
-            let url = try existing(entry.file, isDirectory: isDirectory)
-            try check(entry.file, entry.sha256, found: isDirectory ? treeSha256(url) : fileSha256(url))
-            return url
-        }
+        let url = try checked(entry.file, entry.sha256, isDirectory: format == .coreml)
         return Artifact(format: format, url: url, sha256: entry.sha256, sizeBytes: entry.sizeBytes)
+    }
+
+    /// Reads every file that the manifest names, such as after a copy.
+    ///
+    /// - Throws: ``XFormerError/bundle(_:)`` when one is missing, leads out of the bundle, or has another SHA-256.
+    public func verify() throws {
+        for entry in manifest.artifacts {
+            _ = try checked(entry.file, entry.sha256, isDirectory: entry.format == .coreml)
+        }
+        let golden = manifest.golden.flatMap { [$0.input] + Array($0.outputs.values) }
+        for entry in golden + [manifest.report].compactMap({ $0 }) {
+            _ = try checked(entry.file, entry.sha256, isDirectory: false)
+        }
     }
 
     /// The task's postprocessing, with the manifest's constants.
@@ -174,6 +182,15 @@ public struct ModelBundle: Sendable {
     }
 
     // MARK: - Files
+
+    /// Where a file or directory is that has been read once, to check it.
+    private func checked(_ path: String, _ sha256: String, isDirectory: Bool) throws -> URL {
+        try reading(path) {
+            let url = try existing(path, isDirectory: isDirectory)
+            try check(path, sha256, found: isDirectory ? treeSha256(url) : fileSha256(url))
+            return url
+        }
+    }
 
     /// The content of a file of at most so many bytes; what is checked is what is returned.
     private func content(_ entry: Manifest.FileEntry, most: Int) throws -> Data {

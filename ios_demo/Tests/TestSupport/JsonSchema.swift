@@ -46,7 +46,8 @@ package struct JsonSchema {
         case ("const", _): return check(value == rule)
         case ("enum", _): return check(rule.items.contains(value))
         case ("anyOf", _): return check(try rule.items.contains { try problems(value, $0, place).isEmpty })
-        case ("required", .object(let fields)): return check(rule.items.compactMap(\.text).allSatisfy { fields[$0] != nil })
+        case ("required", .object(let fields)):
+            return check(rule.items.compactMap(\.text).allSatisfy { fields[$0] != nil })
         case ("properties", .object(let fields)):
             return try rule.names.flatMap { name in
                 guard let field = fields[name], let inner = rule.at(name) else { return [String]() }

@@ -25,7 +25,8 @@ extension Json {
             switch letter {
             case "\"": "\\\""
             case "\\": "\\\\"
-            case ..<" ": "\\u" + String(repeating: "0", count: letter.value < 16 ? 3 : 2) + String(letter.value, radix: 16)
+            case ..<" ":
+                "\\u" + String(repeating: "0", count: letter.value < 16 ? 3 : 2) + String(letter.value, radix: 16)
             default: String(letter)
             }
         }

@@ -61,6 +61,17 @@ final class ManifestTests: XCTestCase {
         XCTAssertEqual(try parse(manifest.written).model.task, .detect)
     }
 
+    func testAsManyClassesAsThereMayBe() throws {
+        let most = 65_536
+        let colors = (0..<most).map { _ in Json.list([.number("1"), .number("2"), .number("3")]) }
+        let manifest = try TestBundle.manifest(of: .segment)
+            .with("model/labels", .list((0..<most).map { .text("class \($0)") }))
+            .with("model/num_classes", .number("\(most)"))
+            .with("outputs/0/shape/1", .number("\(most)"))
+            .with("postprocess/palette", .list(colors))
+        XCTAssertEqual(try parse(manifest.written).model.labels.last, "class 65535")
+    }
+
     // MARK: - What is refused
 
     /// What becomes of a task's manifest when a JSON text is at a path; nil takes away what is there.
@@ -234,9 +245,13 @@ final class ManifestTests: XCTestCase {
         Bad("drop below zero", "auto/max_drop", "-1", "at auto/max_drop", .segment),
         // what Swift alone would take or stumble over
         Bad("an integer below 64 bits", "model/weights/seed", "-9223372036854775809", "at model/weights/seed"),
-        Bad("classes beyond memory", "model/num_classes", "9223372036854775807", "3 labels for 9223372036854775807", .detect),
+        Bad(
+            "classes beyond memory", "model/num_classes", "9223372036854775807", "3 labels for 9223372036854775807",
+            .detect),
         Bad("stride of 64 bits", "postprocess/strides/0", "9223372036854775807", "no output stride92233720", .detect),
-        Bad("output whose size overflows 64 bits", "outputs/0/shape", "[1, 4294967296, 4294967296, 4]", "takes more memory"),
+        Bad(
+            "output whose size overflows 64 bits", "outputs/0/shape", "[1, 4294967296, 4294967296, 4]",
+            "takes more memory"),
         Bad("path with a combining accent", "artifacts/0/file", #""model.onnx\u0301""#, "at artifacts/0/file"),
         Bad("path of Arabic digits", "artifacts/0/file", #""\u0661""#, "at artifacts/0/file"),
         Bad("version of Arabic digits", "schema_version", #""1.\u0661""#, "at schema_version"),
@@ -356,14 +371,16 @@ final class ManifestTests: XCTestCase {
         let old = try XCTUnwrap(manifest.at(path))
         switch Int.random(in: 0..<4, using: &random) {
         case 0: return manifest.with(path, nil)
-        case 1: return manifest.with(path, try Json.parse(Data(values[.random(in: 0..<values.count, using: &random)].utf8)))
+        case 1:
+            return manifest.with(path, try Json.parse(Data(values[.random(in: 0..<values.count, using: &random)].utf8)))
         case 2: return manifest.with(path, manifest.at(paths[.random(in: 0..<paths.count, using: &random)]))
         default: break
         }
         switch old {
         case .list(let items): return manifest.with(path, .list(items + items))
         case .object: return manifest.with("\(path)/later", .number("1"))
-        case .text(let text): return manifest.with(path, .text(text + ["a", "/", ".", "x"][.random(in: 0..<4, using: &random)]))
+        case .text(let text):
+            return manifest.with(path, .text(text + ["a", "/", ".", "x"][.random(in: 0..<4, using: &random)]))
         case .number(let literal):
             let number = Int(Double(literal) ?? 0) + .random(in: -2...2, using: &random)
             return manifest.with(path, .number("\(number)"))

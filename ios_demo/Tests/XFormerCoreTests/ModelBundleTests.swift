@@ -113,7 +113,8 @@ final class ModelBundleTests: XCTestCase {
             let message = refusal(.usage) { try bundle.artifact(.tflite) }
             XCTAssertTrue(message.contains("has no tflite artifact; it has onnx, ort"), message)
             for index in [-1, 2, Int.max, Int.min] {
-                XCTAssertTrue(refusal(.usage) { try bundle.golden(index, decode: decodeRaw) }.contains("the bundle has 2"))
+                XCTAssertTrue(
+                    refusal(.usage) { try bundle.golden(index, decode: decodeRaw) }.contains("the bundle has 2"))
             }
         }
     }
@@ -208,7 +209,9 @@ final class ModelBundleTests: XCTestCase {
             Bad(name: "no manifest", problem: "it has no manifest.json", change: remove("manifest.json")),
             Bad(name: "manifest a directory", problem: "has no manifest.json", change: makeDirectory("manifest.json")),
             Bad(name: "manifest without an end", problem: "has no manifest.json", change: makeFifo("manifest.json")),
-            Bad(name: "manifest of a device", problem: "has no manifest", change: link("manifest.json", to: "/dev/zero")),
+            Bad(
+                name: "manifest of a device", problem: "has no manifest", change: link("manifest.json", to: "/dev/zero")
+            ),
             Bad(
                 name: "manifest huge", problem: "a manifest is smaller",
                 change: truncate("manifest.json") { _ in Manifest.maxBytes + 1 }),
@@ -245,7 +248,9 @@ final class ModelBundleTests: XCTestCase {
             Bad(
                 name: "directory artifact without an end", problem: "more is not a file", task: .segment,
                 change: makeFifo("model.mlpackage/more")),
-            Bad(name: "directory artifact outside", problem: "out of it", task: .segment, change: moveOut("model.mlpackage")),
+            Bad(
+                name: "directory artifact outside", problem: "out of it", task: .segment,
+                change: moveOut("model.mlpackage")),
             Bad(name: "golden outside", problem: "leads out of it", change: moveOut("golden")),
             Bad(name: "golden missing", problem: "000.png of the bundle bundle is missing", change: remove("golden")),
             Bad(name: "golden a file", problem: "000.png of the bundle bundle is missing", change: write("golden")),
@@ -254,7 +259,8 @@ final class ModelBundleTests: XCTestCase {
                 name: "golden output changed", problem: "was changed",
                 change: write("golden/000.logits.f32", Data(count: 12))),
             Bad(
-                name: "golden input of another size", problem: "golden/000.png of the bundle bundle can't be used: got 6144",
+                name: "golden input of another size",
+                problem: "golden/000.png of the bundle bundle can't be used: got 6144",
                 change: store("golden/0/input", Data(count: 3 * 64 * 32))),
             Bad(
                 name: "golden output short", problem: "does not have the shape (1, 3)",
@@ -265,7 +271,9 @@ final class ModelBundleTests: XCTestCase {
             Bad(
                 name: "golden output not finite", problem: "NaN or infinite in 'logits'",
                 change: store("golden/0/outputs/logits", Data(littleEndian: [0, .nan, 0]))),
-            Bad(name: "golden output of no name", problem: "lack 'logits'", change: edit("golden/0/outputs/logits", nil)),
+            Bad(
+                name: "golden output of no name", problem: "lack 'logits'", change: edit("golden/0/outputs/logits", nil)
+            ),
             Bad(
                 name: "sha256 of another file", problem: "not 000000000000...; it was changed",
                 change: edit("artifacts/0/sha256", .text(String(repeating: "0", count: 64)))),
@@ -286,6 +294,49 @@ final class ModelBundleTests: XCTestCase {
         print("bundles with bad files that are refused: \(badFiles.count)")
     }
 
+    func testEveryFileIsVerified() throws {
+        for task in ModelTask.allCases {
+            try withTemporaryDirectory { directory in
+                let made = try TestBundle(task)
+                try made.write(to: directory)
+                let bundle = try ModelBundle.open(directory)
+                try bundle.verify()
+                for (name, content) in made.files {
+                    try write(name, content + Data([0]))(directory)
+                    XCTAssertTrue(refusal(.bundle, name) { try bundle.verify() }.contains("it was changed"))
+                    try write(name, content)(directory)
+                }
+                try bundle.verify()
+            }
+        }
+    }
+
+    func testFilesChangedAtRandomAreRefused() throws {
+        for task in ModelTask.allCases {
+            try withTemporaryDirectory { directory in
+                let made = try TestBundle(task)
+                try made.write(to: directory)
+                let names = made.files.keys.sorted() + ["manifest.json"]
+                let manifest = Data(made.manifest.written.utf8)
+                try forSeeds(60) { random in
+                    let name = names[.random(in: 0..<names.count, using: &random)]
+                    let content = made.files[name] ?? manifest
+                    let changed = random.mutated(content)
+                    try write(name, changed)(directory)
+                    do {
+                        let bundle = try use(directory)
+                        try bundle.verify()
+                        XCTAssertTrue(name == "manifest.json" || changed == content, "\(name) is taken")
+                    } catch let error as XFormerError {
+                        XCTAssertEqual(ErrorKind(error), .bundle, "\(error)")
+                    }
+                    try write(name, content)(directory)
+                }
+                try use(directory)
+            }
+        }
+    }
+
     func testABundleIsNoFileNorNothing() throws {
         try withTemporaryDirectory { temporary in
             let file = temporary.appendingPathComponent("file")
@@ -302,7 +353,8 @@ final class ModelBundleTests: XCTestCase {
             try TestBundle(.classify).write(to: directory)
             let bundle = try ModelBundle.open(directory)
             let message = refusal(.bundle) {
-                try bundle.golden(0) { _ in try RgbImage(width: 64, height: 32, bytes: .init(repeating: 0, count: 6144)) }
+                try bundle.golden(0) { _ in try RgbImage(width: 64, height: 32, bytes: .init(repeating: 0, count: 6144))
+                }
             }
             XCTAssertTrue(message.contains("is 32x64, not 64x64"), message)
         }

@@ -105,6 +105,15 @@ final class PreprocessGoldenTests: XCTestCase {
         report("orientation.json, every byte of a picture", passed, of: document.cases.count)
     }
 
+    /// The Python and Kotlin code have the same sum of the same files.
+    func testTheFixturesHaveASum() throws {
+        for folder in ["preprocess", "postprocess"] {
+            let sum = try treeSha256(Golden.root.appendingPathComponent(folder))
+            XCTAssertEqual(sum.count, 64)
+            print("golden: the sha256 of \(folder)/: \(sum)")
+        }
+    }
+
     private func same<Value: Equatable>(_ found: Value, _ expected: Value, _ what: String) -> Bool {
         XCTAssertEqual(found, expected, what)
         return found == expected

@@ -57,7 +57,9 @@ final class StrictJsonTests: XCTestCase {
     }
 
     func testWhatHasTwoReadingsOrTakesTooMuchIsRefused() {
-        for word in ["NaN", "-Infinity", "+1", "01", "-01", "1.", ".5", "1e", "1e+", "0x10", "-", "--1", "1f", "1_0", "١"] {
+        for word in [
+            "NaN", "-Infinity", "+1", "01", "-01", "1.", ".5", "1e", "1e+", "0x10", "-", "--1", "1f", "1_0", "١",
+        ] {
             XCTAssertEqual(problem("[\(word)]"), "got '\(word)', which is no value")
         }
         let most = 1 << 19
@@ -80,7 +82,9 @@ final class StrictJsonTests: XCTestCase {
     }
 
     func testBytesThatAreNoTextAreRefused() {
-        for bytes: [UInt8] in [[0xff, 0xfe, 0xfd], [0x22, 0xc3, 0x22], [0x22, 0xed, 0xa0, 0x80, 0x22], [0x22, 0xc0, 0x80, 0x22]] {
+        for bytes: [UInt8] in [
+            [0xff, 0xfe, 0xfd], [0x22, 0xc3, 0x22], [0x22, 0xed, 0xa0, 0x80, 0x22], [0x22, 0xc0, 0x80, 0x22],
+        ] {
             XCTAssertThrowsError(try Json.parse(Data(bytes))) { error in
                 XCTAssertEqual(error as? JsonProblem, JsonProblem(message: "it is no text in UTF-8"))
             }
@@ -117,7 +121,8 @@ final class StrictJsonTests: XCTestCase {
             (expected as? [Any]).map { $0.count == items.count && zip(items, $0).allSatisfy(same) } ?? false
         case .object(let fields):
             (expected as? [String: Any]).map { other in
-                other.count == fields.count && fields.allSatisfy { name, value in other[name].map { same(value, $0) } ?? false }
+                other.count == fields.count
+                    && fields.allSatisfy { name, value in other[name].map { same(value, $0) } ?? false }
             } ?? false
         }
     }
