@@ -8,12 +8,16 @@ let package = Package(
     name: "XFormerKit",
     platforms: [.iOS(.v16), .macOS(.v13)],
     products: [
-        .library(name: "XFormerKit", targets: ["XFormerCore"])
+        .library(name: "XFormerKit", targets: ["XFormerCore", "XFormerCoreML"])
     ],
     targets: [
         .target(name: "XFormerCore", dependencies: .onLinux("COpenSSL")),
+        .target(name: "XFormerCoreML", dependencies: ["XFormerCore"] + .onLinux("CoreML", "ImageIO")),
         .target(name: "TestSupport", dependencies: ["XFormerCore"] + .onLinux("CPng"), path: "Tests/TestSupport"),
         .testTarget(name: "XFormerCoreTests", dependencies: ["XFormerCore", "TestSupport"]),
+        .testTarget(
+            name: "XFormerCoreMLTests",
+            dependencies: ["XFormerCoreML", "TestSupport"] + .onLinux("CoreML", "ImageIO")),
     ]
 )
 
@@ -21,6 +25,12 @@ let package = Package(
 package.targets += [
     .systemLibrary(name: "COpenSSL", path: "Linux/COpenSSL", pkgConfig: "libcrypto"),
     .systemLibrary(name: "CPng", path: "Linux/CPng", pkgConfig: "libpng"),
+    .target(name: "CRawPng", dependencies: ["CPng"], path: "Linux/CRawPng"),
+    // Test doubles, named as Apple's modules, so that the files that import those are compiled and run as they are.
+    .target(name: "CoreGraphics", path: "Linux/CoreGraphics"),
+    .target(name: "CoreVideo", dependencies: ["CoreGraphics"], path: "Linux/CoreVideo"),
+    .target(name: "ImageIO", dependencies: ["CoreGraphics", "CRawPng"], path: "Linux/ImageIO"),
+    .target(name: "CoreML", dependencies: ["CoreVideo"], path: "Linux/CoreML"),
 ]
 #endif
 
