@@ -6,13 +6,16 @@ Every file is held to its sha256, the golden inputs and outputs are read, and ea
 its tolerance when the bundle was made. The copy's manifest names what is kept, and is otherwise the bundle's own. An
 older copy of the same name is replaced in one step. Anything wrong is one line and exit status 1; then the old copy
 stays.
+
+The copy is named like the bundle's directory: letters, digits, ``.``, ``_`` and ``-``, which is what the app lists.
 """
 
 from __future__ import annotations
 
+import re
 import shutil
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +27,9 @@ from xformer_mobile.files import exclusive_directory, output_errors
 from xformer_mobile.spec import lookup
 
 __all__ = ["command", "copy_bundle"]
+
+NAME = re.compile("[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+"""What the apps take for a bundle's name; android_demo's BundleName."""
 
 
 def copy_bundle(source: Path, target: Path, formats: tuple[str, ...]) -> int:
@@ -59,6 +65,24 @@ def copy_bundle(source: Path, target: Path, formats: tuple[str, ...]) -> int:
         return sum(file.stat().st_size for file in staging.rglob("*") if file.is_file())
 
 
+def names_of(bundles: Sequence[Path]) -> list[str]:
+    """What the copies are called.
+
+    Raises:
+        UsageError: the app would not list a name, or two bundles have the same.
+    """
+    names = [source.resolve().name for source in bundles]
+    for source, name in zip(bundles, names, strict=True):
+        if not NAME.fullmatch(name):
+            raise UsageError(
+                f"the app does not list a bundle named {name!r}; rename {source}: letters, digits, '.', '_' and '-', "
+                "at most 64, a letter or digit first"
+            )
+        if names.count(name) > 1:
+            raise UsageError(f"two bundles are named {name}; one would replace the other: rename {source}")
+    return names
+
+
 def _files(manifest: dict[str, Any]) -> Iterator[tuple[str, str, bool]]:
     """Every file that a manifest names: name, sha256, whether it is a directory."""
     for entry in manifest["artifacts"]:
@@ -82,8 +106,8 @@ def command(bundles: tuple[Path, ...], listed: str, output: Path) -> None:
         formats = tuple(name.strip() for name in listed.split(","))
         for name in formats:
             lookup("format", name, FORMATS)
-        for source in bundles:
-            target = output / source.resolve().name
+        for source, name in zip(bundles, names_of(bundles), strict=True):
+            target = output / name
             size = copy_bundle(source, target, formats)
             click.echo(f"{target}: {size / 1e6:.1f} MB")
     except XFormerError as error:
