@@ -10,12 +10,10 @@ java {
     targetCompatibility = JavaVersion.VERSION_17
 }
 
+// Warnings are errors in Maven's build, with one known compiler; a newer one may warn of something.
 kotlin {
     explicitApi()
-    compilerOptions {
-        allWarningsAsErrors = true
-        jvmTarget = JvmTarget.JVM_17
-    }
+    compilerOptions { jvmTarget = JvmTarget.JVM_17 }
 }
 
 dependencies {

@@ -1,3 +1,4 @@
+import com.android.build.api.variant.HostTestBuilder
 import org.jetbrains.kotlin.gradle.dsl.JvmTarget
 
 plugins {
@@ -16,16 +17,17 @@ android {
         sourceCompatibility = JavaVersion.VERSION_17
         targetCompatibility = JavaVersion.VERSION_17
     }
-    // The tests under src/test run in Maven's build, on the JVM with ONNX Runtime's own natives: make test-android.
-    testOptions { unitTests.all { it.enabled = false } }
 }
 
+androidComponents {
+    // The tests under src/test run in Maven's build, on the JVM with ONNX Runtime's own natives: make test-android.
+    beforeVariants { it.hostTests[HostTestBuilder.UNIT_TEST_TYPE]?.enable = false }
+}
+
+// Warnings are errors in Maven's build, with one known compiler and framework; newer ones may warn of something.
 kotlin {
     explicitApi()
-    compilerOptions {
-        allWarningsAsErrors = true
-        jvmTarget = JvmTarget.JVM_17
-    }
+    compilerOptions { jvmTarget = JvmTarget.JVM_17 }
 }
 
 dependencies {
