@@ -132,6 +132,8 @@ public object Pictures {
         open().use { ExifInterface(it).getAttributeInt(ExifInterface.TAG_ORIENTATION, UPRIGHT) }
     } catch (_: IOException) {
         UPRIGHT // of a format that has no EXIF data for this version of Android
+    } catch (_: RuntimeException) {
+        UPRIGHT // of EXIF data so broken that the platform trips over them; the picture itself was decoded
     }
 
     internal fun rows(bitmap: Bitmap, orientation: Int): RowSource {

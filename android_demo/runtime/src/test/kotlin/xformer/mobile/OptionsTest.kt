@@ -1,5 +1,6 @@
 package xformer.mobile
 
+import java.io.File
 import kotlin.test.Test
 import kotlin.test.assertEquals
 import kotlin.test.assertFailsWith
@@ -8,6 +9,9 @@ import xformer.mobile.core.Accelerator.CPU
 import xformer.mobile.core.Accelerator.GPU
 import xformer.mobile.core.Accelerator.NNAPI
 import xformer.mobile.core.Accelerator.XNNPACK
+import xformer.mobile.core.Artifact
+import xformer.mobile.core.BundleException
+import xformer.mobile.core.EngineException
 import xformer.mobile.core.Format
 import xformer.mobile.core.Format.COREML
 import xformer.mobile.core.Format.EXECUTORCH
@@ -15,6 +19,7 @@ import xformer.mobile.core.Format.ONNX
 import xformer.mobile.core.Format.ORT
 import xformer.mobile.core.Format.TFLITE
 import xformer.mobile.core.UsageException
+import xformer.mobile.core.XFormerException
 import xformer.mobile.engine.EngineKind
 
 class OptionsTest {
@@ -93,6 +98,22 @@ class OptionsTest {
             val plan = plan(all, offer.options())
             assertEquals(offer.engine.kind, plan.kind)
             assertEquals(offer.format to offer.accelerator, plan.format to plan.accelerator)
+        }
+    }
+
+    @Test
+    fun `what an engine's library throws is told in this library's terms`() {
+        val artifact = Artifact(TFLITE, File("model.tflite"), "", 1)
+        val rows = listOf(
+            UsageException("as it is") to UsageException("as it is"),
+            NoClassDefFoundError("org/tensorflow") to
+                EngineException("this app is built without LiteRT: org/tensorflow"),
+            IllegalArgumentException("DataType 17\nis not recognized") to
+                BundleException("LiteRT refuses model.tflite: DataType 17 is not recognized"),
+        )
+        for ((thrown, expected) in rows) {
+            val found = assertFailsWith<XFormerException> { EngineKind.LITERT.opening(artifact) { throw thrown } }
+            assertEquals(expected.javaClass to expected.message, found.javaClass to found.message)
         }
     }
 

@@ -3,10 +3,13 @@ package xformer.mobile.engine
 import xformer.mobile.core.Accelerator
 import xformer.mobile.core.Artifact
 import xformer.mobile.core.Bundle
+import xformer.mobile.core.BundleException
 import xformer.mobile.core.Engine
+import xformer.mobile.core.EngineException
 import xformer.mobile.core.EngineOptions
 import xformer.mobile.core.Format
 import xformer.mobile.core.UsageException
+import xformer.mobile.core.XFormerException
 
 /**
  * The engines, a row for each: what it is called, the formats and the accelerators that it runs, the first choice
@@ -41,13 +44,28 @@ internal enum class EngineKind(
             else -> LiteRtEngine.problem(accelerator)
         }
     } catch (error: LinkageError) {
-        "this app is built without $title: ${oneLine(error)}"
+        leftOut(error)
     }
 
-    /** Opens a bundle's artifact; see the engines. */
-    fun open(bundle: Bundle, artifact: Artifact, options: EngineOptions): Engine = when (this) {
-        ONNX_RUNTIME -> OnnxRuntimeEngine.open(artifact, bundle.imageSize, options, bundle.precision == INT8_WEIGHTS)
-        LITERT -> LiteRtEngine.open(artifact, bundle.imageSize, bundle.outputShapes, options)
+    private fun leftOut(error: LinkageError) = "this app is built without $title: ${oneLine(error)}"
+
+    /** Opens a bundle's artifact; see the engines. What their libraries throw is told in this library's own terms. */
+    fun open(bundle: Bundle, artifact: Artifact, options: EngineOptions): Engine = opening(artifact) {
+        when (this) {
+            ONNX_RUNTIME ->
+                OnnxRuntimeEngine.open(artifact, bundle.imageSize, options, bundle.precision == INT8_WEIGHTS)
+            LITERT -> LiteRtEngine.open(artifact, bundle.imageSize, bundle.outputShapes, options)
+        }
+    }
+
+    internal inline fun opening(artifact: Artifact, open: () -> Engine): Engine = try {
+        open()
+    } catch (error: XFormerException) {
+        throw error
+    } catch (error: LinkageError) {
+        throw EngineException(leftOut(error), error)
+    } catch (error: Exception) { // such as LiteRT's for a tensor of a type that its Java classes do not know
+        throw BundleException("$title refuses ${artifact.file}: ${oneLine(error)}", error)
     }
 
     /** @throws UsageException another engine's format, or too many threads. */

@@ -57,7 +57,11 @@ class Interpreter(file: File, options: Options) : AutoCloseable {
         /** For tests. */
         private var opened = emptyList<Interpreter>()
 
-        /** How often each of those opened so far was closed; forgets them. */
-        internal fun closings(): List<Int> = opened.map { it.closings }.also { opened = emptyList() }
+        /** How often each of those opened since [forget] was closed. */
+        internal fun closings(): List<Int> = opened.map { it.closings }
+
+        internal fun forget() {
+            opened = emptyList()
+        }
     }
 }

@@ -39,7 +39,7 @@ class LiteRtEngineTest {
 
     @BeforeTest
     fun forgetOthers() {
-        Interpreter.closings()
+        Interpreter.forget()
     }
 
     @Test
