@@ -15,7 +15,15 @@ from torch.export import ExportedProgram
 
 from xformer_mobile.errors import ConversionError, XFormerError
 
-__all__ = ["Decompositions", "conversion_errors", "export_program", "locate", "module_path", "replace_modules"]
+__all__ = [
+    "Decompositions",
+    "conversion_errors",
+    "export_program",
+    "locate",
+    "module_path",
+    "replace_modules",
+    "trace_program",
+]
 
 PYTORCH = str(Path(torch.__file__).parent)
 
@@ -34,21 +42,37 @@ Decompositions = Mapping[Any, Callable[..., Any]]
 """What replaces an op, by op."""
 
 
+def trace_program(module: nn.Module, example: tuple[Tensor, ...]) -> ExportedProgram:
+    """``module`` as a graph of PyTorch's ops with static shapes, for a converter that decomposes them by itself.
+
+    Raises:
+        ConversionError: PyTorch can't trace the module.
+    """
+    with _trace_errors():
+        return torch.export.export(module, example, strict=False)
+
+
 def export_program(
     module: nn.Module, example: tuple[Tensor, ...], decompositions: Decompositions | None = None
 ) -> ExportedProgram:
-    """``module`` as a graph of ATen ops with static shapes.
+    """``module`` as a graph of core ATen ops with static shapes.
 
     ``decompositions`` says how a target's own choice of ops replaces some of them, by op.
 
     Raises:
         ConversionError: PyTorch can't trace the module.
     """
+    with _trace_errors():
+        program = torch.export.export(module, example, strict=False)
+        decomposed: ExportedProgram = program.run_decompositions(dict(decompositions or {}))
+        return decomposed
+
+
+@contextlib.contextmanager
+def _trace_errors() -> Iterator[None]:
     try:
         with torch.no_grad():
-            program = torch.export.export(module, example, strict=False)
-            decomposed: ExportedProgram = program.run_decompositions(dict(decompositions or {}))
-            return decomposed
+            yield
     except Exception as error:  # the tracer raises whatever a module's code or its own passes raise
         raise ConversionError(f"torch.export failed: {_root_cause(error)}") from error
 

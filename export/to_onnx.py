@@ -26,7 +26,7 @@ import torch
 from xformer_export.op_rules import check_graph
 from xformer_export.placement import Placement
 from xformer_export.prepare import PRODUCER, Converted, Network, Options, Prepared, metadata_of
-from xformer_export.program import conversion_errors, export_program
+from xformer_export.program import conversion_errors, trace_program
 from xformer_export.quantize_onnx import quantize, quantize_weights
 from xformer_export.token_rows import to_token_rows
 from xformer_mobile import __version__
@@ -186,7 +186,7 @@ def _export(network: Network) -> Any:
     size = network.image_size
     example = torch.zeros(1, size.height, size.width, 3, dtype=torch.uint8)
     with _quiet():
-        traced = export_program(network.module, (example,), None)
+        traced = trace_program(network.module, (example,))
         with conversion_errors("the ONNX exporter", traced):
             program = torch.onnx.export(
                 traced,
