@@ -16,7 +16,7 @@ SPACE := $() $()
 
 # What the apps carry: the bundles of `make demo`, or yours.
 BUNDLES ?= $(TASKS:%=$(DEMO)/%)
-ANDROID := build/android
+APPS := build/apps
 
 .PHONY: help demo test lint lock wheel clean train-classify train-detect train-segment test-android test-android-arm64 android-assets
 
@@ -75,17 +75,22 @@ demo: $(VENV)/ready
 test: $(VENV)/ready
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses $(JOBS) --dist loadfile $(PYTEST_ARGS)
 
+# Bundles of the sample weights, and what Python makes of pictures with them: some minutes the first time.
+.PHONY: app-fixtures
+app-fixtures: $(VENV)/ready
+	$(BIN)/python scripts/app_fixtures.py --directory $(APPS)
+
 test-android: $(VENV)/ready
 	@android_demo/tools/prerequisites.sh
-	$(BIN)/python scripts/android_fixtures.py --directory $(ANDROID)
+	@$(MAKE) --no-print-directory app-fixtures
 	android_demo/tools/maven.sh package -Dxformer.python=$(abspath $(BIN)/python)
 	android_demo/tools/apk.sh
-	android_demo/tools/arm64.sh $(ANDROID)/bundles $(ANDROID)/arm64.json 1 classify-fp32 classify-int8
+	android_demo/tools/arm64.sh $(APPS)/bundles $(APPS)/arm64.json 1 classify-fp32 classify-int8
 	@$(BIN)/python android_demo/tools/summary.py
 
 # All bundles on ARM64, after test-android. Half an hour: the processor is emulated.
 test-android-arm64:
-	android_demo/tools/arm64.sh $(ANDROID)/bundles $(ANDROID)/arm64.json 2
+	android_demo/tools/arm64.sh $(APPS)/bundles $(APPS)/arm64.json 2
 
 android-assets: $(VENV)/ready
 	@$(BIN)/python scripts/app_bundle.py --format onnx,ort,tflite --output android_demo/app/src/main/assets/bundles $(BUNDLES)

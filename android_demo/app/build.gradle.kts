@@ -36,7 +36,7 @@ android {
         unitTests.all {
             it.useJUnitPlatform()
             // `make test-android` exports them.
-            it.systemProperty("xformer.bundles", rootProject.file("../build/android/bundles").path)
+            it.systemProperty("xformer.bundles", rootProject.file("../build/apps/bundles").path)
         }
     }
 }

@@ -42,7 +42,7 @@ internal val pngs = PictureDecoder { content ->
     RgbImage(image.width, image.height, bytes)
 }
 
-/** What scripts/android_fixtures.py made: a bundle, pictures, and what Python makes of them. */
+/** What scripts/app_fixtures.py made: a bundle, pictures, and what Python makes of them. */
 internal class Fixtures(bundles: File, name: String) {
     val bundle: Bundle = Bundle.open(File(bundles, name))
 

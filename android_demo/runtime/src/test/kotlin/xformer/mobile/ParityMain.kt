@@ -13,7 +13,7 @@ import xformer.mobile.core.XFormerException
  *
  * With PICTURES, so many of the fixtures' pictures only, and with NAMEs those bundles only: an emulated processor takes
  * seconds for each picture.
- * BUNDLES_DIR is what scripts/android_fixtures.py fills, with expected/ beside it. The formats are onnx and ort;
+ * BUNDLES_DIR is what scripts/app_fixtures.py fills, with expected/ beside it. The formats are onnx and ort;
  * tflite, too, where the property xformer.python names a Python with LiteRT, and xformer.litert-worker its
  * litert_worker.py. Prints a table; exits with 1 if anything differs by more than it may.
  */

@@ -1,9 +1,9 @@
-"""Bundles of the sample weights, and what Python makes of pictures with them: what the Android code is tested with.
+"""Bundles of the sample weights, and what Python makes of pictures with them: what the Kotlin and Swift code is tested with.
 
-    python scripts/android_fixtures.py                      all bundles, one after the other: some minutes each
-    python scripts/android_fixtures.py --only classify-fp32 --only detect-int8
-    python scripts/android_fixtures.py --force              export also what is there already
-    python scripts/android_fixtures.py --no-export          only the expected results, with this Python's ONNX Runtime
+    python scripts/app_fixtures.py                  all bundles, one after the other: some minutes each
+    python scripts/app_fixtures.py --only classify-fp32 --only detect-int8
+    python scripts/app_fixtures.py --force          export also what is there already
+    python scripts/app_fixtures.py --no-export      only the expected results, with this Python's ONNX Runtime
 
 In --directory: bundles/NAME, exported by the command that users have; pictures/, photographs of the golden fixtures and
 drawn scenes, as PNG; and expected/NAME, whose expected.json says, picture by picture, what preprocessing makes of it,
@@ -11,7 +11,7 @@ and by format what Python's engine returns for that, and the typed result. A bun
 exporter's sources have changed; expected results are always made anew. The conventions for files are those of
 tests/golden/README.md.
 
-ONNX Runtime is the release that the Android project has (android_demo/gradle/libs.versions.toml); where this Python has
+ONNX Runtime is the release that the apps have (android_demo/gradle/libs.versions.toml); where this Python has
 another one, it is installed into --directory. From release to release it rounds differently somewhere, and in int8 what
 falls to the other side is a whole step.
 """
@@ -209,11 +209,11 @@ def stored(file: Path, name: str) -> dict[str, str]:
     return {"file": name, "sha256": file_sha256(file)}
 
 
-# ---- the ONNX Runtime of the Android project ---------------------------------------------------------------------
+# ---- the ONNX Runtime of the apps ---------------------------------------------------------------------
 
 
 def onnxruntime_path(directory: Path) -> dict[str, str]:
-    """The environment that Python finds Android's release with; nothing where it is this Python's."""
+    """The environment that Python finds the apps' release with; nothing where it is this Python's."""
     found = re.search(r'^onnxruntime = "(.+)"$', VERSIONS.read_text(), re.MULTILINE)
     if found is None:
         sys.exit(f"{VERSIONS} has no line onnxruntime")
@@ -240,7 +240,7 @@ def onnxruntime_path(directory: Path) -> dict[str, str]:
 @click.option("--only", multiple=True, type=click.Choice(NAMES), metavar="NAME", help="[default: all]")
 @click.option("--force", is_flag=True, help="Export also what is there already.")
 @click.option("--no-export", is_flag=True, help="Only make the expected results, with this Python's ONNX Runtime.")
-@click.option("--directory", type=click.Path(path_type=Path), default=Path("build/android"), show_default=True)
+@click.option("--directory", type=click.Path(path_type=Path), default=Path("build/apps"), show_default=True)
 def command(only: tuple[str, ...], force: bool, no_export: bool, directory: Path) -> None:
     rows = [row for row in ROWS if not only or row.name in only]
     if no_export:
