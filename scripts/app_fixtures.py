@@ -1,4 +1,4 @@
-"""Bundles of the sample weights, and what Python makes of pictures with them: what the Kotlin and Swift code is tested with.
+"""Bundles of the sample weights, and what Python makes of pictures with them: for the tests of the Kotlin and Swift code.
 
     python scripts/app_fixtures.py                  all bundles, one after the other: some minutes each
     python scripts/app_fixtures.py --only classify-fp32 --only detect-int8
@@ -209,7 +209,7 @@ def stored(file: Path, name: str) -> dict[str, str]:
     return {"file": name, "sha256": file_sha256(file)}
 
 
-# ---- the ONNX Runtime of the apps ---------------------------------------------------------------------
+# ---- the ONNX Runtime of the apps --------------------------------------------------------------------------------
 
 
 def onnxruntime_path(directory: Path) -> dict[str, str]:
