@@ -31,6 +31,11 @@ package.targets += [
     .target(name: "CoreVideo", dependencies: ["CoreGraphics"], path: "Linux/CoreVideo"),
     .target(name: "ImageIO", dependencies: ["CoreGraphics", "CRawPng"], path: "Linux/ImageIO"),
     .target(name: "CoreML", dependencies: ["CoreVideo"], path: "Linux/CoreML"),
+
+    // The whole pipeline on real models: ONNX Runtime's C library, which is loaded at run time.
+    .systemLibrary(name: "COnnxRuntime", path: "Linux/COnnxRuntime"),
+    .target(name: "OnnxRuntime", dependencies: ["XFormerCore", "COnnxRuntime"], path: "Linux/OnnxRuntime"),
+    .testTarget(name: "ParityTests", dependencies: ["XFormerCore", "OnnxRuntime", "TestSupport"]),
 ]
 #endif
 

@@ -65,3 +65,11 @@ public final class CheckedEngine: Engine, @unchecked Sendable {
         }
     }
 }
+
+extension Engine {
+    /// This engine, held to the bundle's manifest.
+    func checked(by bundle: ModelBundle) -> CheckedEngine {
+        self as? CheckedEngine
+            ?? CheckedEngine(self, imageSize: bundle.imageSize, outputShapes: bundle.outputShapes)
+    }
+}

@@ -45,6 +45,7 @@ package struct JsonSchema {
             return check(try types.contains { try isType(value, $0) })
         case ("const", _): return check(value == rule)
         case ("enum", _): return check(rule.items.contains(value))
+        case ("allOf", _): return try rule.items.flatMap { try problems(value, $0, place) }
         case ("anyOf", _): return check(try rule.items.contains { try problems(value, $0, place).isEmpty })
         case ("required", .object(let fields)):
             return check(rule.items.compactMap(\.text).allSatisfy { fields[$0] != nil })
