@@ -50,7 +50,9 @@ struct JsonField {
     /// An object whose names are free.
     func map<Value>(_ read: (JsonField) throws -> Value) throws -> [String: Value] {
         var values: [String: Value] = [:]
-        for (name, value) in try fields() { values[name] = try read(JsonField(value, place, name)) }
+        for (name, value) in try fields().sorted(by: { $0.key < $1.key }) {
+            values[name] = try read(JsonField(value, place, name))
+        }
         return values
     }
 
