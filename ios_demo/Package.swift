@@ -8,16 +8,19 @@ let package = Package(
     name: "XFormerKit",
     platforms: [.iOS(.v16), .macOS(.v13)],
     products: [
-        .library(name: "XFormerKit", targets: ["XFormerCore", "XFormerCoreML"])
+        .library(name: "XFormerKit", targets: ["XFormerCore", "XFormerCoreML"]),
+        .executable(name: "xformer-bench-apple", targets: ["xformer-bench-apple"]),
     ],
     targets: [
         .target(name: "XFormerCore", dependencies: .onLinux("COpenSSL")),
         .target(name: "XFormerCoreML", dependencies: ["XFormerCore"] + .onLinux("CoreML", "ImageIO")),
+        .executableTarget(name: "xformer-bench-apple", dependencies: ["XFormerCoreML"]),
         .target(name: "TestSupport", dependencies: ["XFormerCore"] + .onLinux("CPng"), path: "Tests/TestSupport"),
         .testTarget(name: "XFormerCoreTests", dependencies: ["XFormerCore", "TestSupport"]),
         .testTarget(
             name: "XFormerCoreMLTests",
-            dependencies: ["XFormerCoreML", "TestSupport"] + .onLinux("CoreML", "ImageIO")),
+            dependencies: ["XFormerCoreML", "xformer-bench-apple", "TestSupport"]
+                + .onLinux("CoreML", "ImageIO", "CRawPng")),
     ]
 )
 

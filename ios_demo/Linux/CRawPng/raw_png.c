@@ -98,3 +98,10 @@ void raw_png_free(struct raw_png *png)
     free(png->pixels);
     png->pixels = NULL;
 }
+
+size_t raw_png_write(const uint8_t *rgb, uint32_t width, uint32_t height, uint8_t *out, size_t capacity)
+{
+    png_image image = {.version = PNG_IMAGE_VERSION, .width = width, .height = height, .format = PNG_FORMAT_RGB};
+    png_alloc_size_t size = capacity;
+    return png_image_write_to_memory(&image, out, &size, 0, rgb, 0, NULL) ? size : 0;
+}

@@ -225,7 +225,8 @@ public final class CGContext {
             let ink = (0..<4).map { Float(place.loadUnaligned(fromByteOffset: $0, as: UInt8.self)) / 255 }
             return (ink[..<3].map { (1 - $0) * (1 - ink[3]) }, 1)
         case .rgb where image.bitmapInfo.contains(.floatComponents) && image.bitsPerComponent == 32:
-            let samples = (0..<image.bitsPerPixel / 32).map { place.loadUnaligned(fromByteOffset: 4 * $0, as: Float.self) }
+            let count = image.bitsPerPixel / 32
+            let samples = (0..<count).map { place.loadUnaligned(fromByteOffset: 4 * $0, as: Float.self) }
             return (Array(samples[..<3]), samples.count > 3 ? samples[3] : 1)
         default:
             preconditionFailure("this double does not draw such an image")

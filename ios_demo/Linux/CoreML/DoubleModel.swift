@@ -87,14 +87,17 @@ public struct DoubleModel: Codable {
         let weights = package.appendingPathComponent("Data/com.apple.CoreML/weights")
         try FileManager.default.createDirectory(at: weights, withIntermediateDirectories: true)
         try Data(repeating: 7, count: 1000).write(to: weights.appendingPathComponent("weight.bin"))
-        try JSONEncoder().encode(self).write(to: package.appendingPathComponent(Self.file))
+        let encoder = JSONEncoder()
+        encoder.outputFormatting = .sortedKeys
+        try encoder.encode(self).write(to: package.appendingPathComponent(Self.file))
     }
 
     static func compile(_ package: URL) throws -> URL {
         let name = package.deletingPathExtension().lastPathComponent
-        guard (try? JSONDecoder().decode(DoubleModel.self, from: Data(contentsOf: package.appendingPathComponent(file))))
-            != nil
-        else { throw MLModelError(.io, "Failed to read the model package at\n  \(package.path).") }
+        let content = try? Data(contentsOf: package.appendingPathComponent(file))
+        guard let content, (try? JSONDecoder().decode(DoubleModel.self, from: content)) != nil else {
+            throw MLModelError(.io, "Failed to read the model package at\n  \(package.path).")
+        }
         let parent = FileManager.default.temporaryDirectory.appendingPathComponent("double-\(UUID().uuidString)")
         try FileManager.default.createDirectory(at: parent, withIntermediateDirectories: true)
         let compiled = parent.appendingPathComponent(name + ".mlmodelc")

@@ -45,7 +45,8 @@ public enum CameraFrame {
             orientation: orientation.rawValue, width: CVPixelBufferGetWidth(buffer),
             height: CVPixelBufferGetHeight(buffer))
         guard turn.width >= 1, turn.height >= 1, turn.width <= Pictures.maxPixels / turn.height else {
-            throw XFormerError.image("a frame of \(turn.width)x\(turn.height) is not valid; valid: 1 to 178956970 pixels")
+            throw XFormerError.image(
+                "a frame of \(turn.width)x\(turn.height) is not valid; valid: 1 to \(Pictures.maxPixels) pixels")
         }
         let format = CVPixelBufferGetPixelFormatType(buffer)
         guard pixelFormats.contains(format) else {

@@ -9,9 +9,12 @@ import XFormerCore
 /// Core ML computes where it likes among the ``ComputeUnits``: the report's `used` is nil unless the CPU is the only
 /// choice. Outputs may be float16 or float32, with padded strides; they are read as what they are.
 public final class CoreMLEngine: Engine, @unchecked Sendable {
+    /// What it is and how it was opened.
     public let report: EngineReport
 
-    private let compiled: CompiledModel
+    /// What it loaded: the same model is opened again, without compiling, by ``init(_:for:computeUnits:)``.
+    public let compiled: CompiledModel
+
     private let computeUnits: ComputeUnits
     private let outputShapes: [String: [Int]]
     private let input: Input
@@ -203,7 +206,7 @@ private struct Input {
     }
 }
 
-// ---- outputs -------------------------------------------------------------------------------------------------------
+// MARK: - Outputs
 
 /// An array's values in float32, row-major, whatever its own type and strides are.
 private func floats(of array: MLMultiArray, name: String) throws -> [Float] {
@@ -232,7 +235,8 @@ private func gather<Scalar: BitwiseCopyable>(
     let size = MemoryLayout<Scalar>.size
     // Whether the size that Core ML states counts the padding behind the last row is not documented.
     guard let start = bytes.baseAddress, bytes.count >= count * size else {
-        throw XFormerError.bundle("Core ML returned '\(name)' with \(bytes.count) bytes; \(shape) needs \(count * size)")
+        throw XFormerError.bundle(
+            "Core ML returned '\(name)' with \(bytes.count) bytes; \(shape) needs \(count * size)")
     }
     let across = shape.last ?? 1
     let step = (strides.last ?? 1) * size

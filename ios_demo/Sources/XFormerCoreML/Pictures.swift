@@ -76,7 +76,9 @@ public enum Pictures {
                 bytesPerRow: 3 * image.width, space: space,
                 bitmapInfo: CGBitmapInfo(rawValue: CGImageAlphaInfo.none.rawValue), provider: provider, decode: nil,
                 shouldInterpolate: true, intent: .defaultIntent)
-        else { throw XFormerError.image("the \(image.width)x\(image.height) pixels of the picture don't fit the memory") }
+        else {
+            throw XFormerError.image("the \(image.width)x\(image.height) pixels of the picture don't fit the memory")
+        }
         return made
     }
 
@@ -181,11 +183,13 @@ public struct ImageRows: RowSource {
         if let layout = PixelLayout.of(image) {
             // Decodes the image where that has not been done yet.
             guard let data = image.dataProvider?.data else {
-                throw XFormerError.image("the image of \(size) can't be decoded: it is broken, or the memory is not enough")
+                throw XFormerError.image(
+                    "the image of \(size) can't be decoded: it is broken, or the memory is not enough")
             }
             let needed = (image.height - 1) * image.bytesPerRow + layout.rowBytes(width: image.width)
             guard image.bytesPerRow >= layout.rowBytes(width: image.width), (data as NSData).length >= needed else {
-                throw XFormerError.image("the image of \(size) has \((data as NSData).length) bytes; it needs \(needed)")
+                throw XFormerError.image(
+                    "the image of \(size) has \((data as NSData).length) bytes; it needs \(needed)")
             }
             self.layout = layout
             bytesPerRow = image.bytesPerRow

@@ -2,10 +2,11 @@
 import os
 #endif
 
-/// Marks the phases of a prediction for Instruments; free where nobody records.
+/// Marks predictions for Instruments; free where nobody records.
 enum Signposts {
     #if canImport(os)
-    private static let signposter = OSSignposter(subsystem: "xformer-mobile", category: .pointsOfInterest)
+    private static let signposter = OSSignposter(
+        logHandle: OSLog(subsystem: "xformer-mobile", category: .pointsOfInterest))
     #endif
 
     /// Runs `body` as an interval of this name.

@@ -22,4 +22,7 @@ struct raw_png {
 int raw_png_read(const uint8_t *bytes, size_t size, int header_only, struct raw_png *png);
 void raw_png_free(struct raw_png *png);
 
+/* Writes 8-bit RGB as a PNG. Returns its size, or 0 where it does not fit the capacity. */
+size_t raw_png_write(const uint8_t *rgb, uint32_t width, uint32_t height, uint8_t *out, size_t capacity);
+
 #endif

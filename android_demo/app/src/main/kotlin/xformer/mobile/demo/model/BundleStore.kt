@@ -76,6 +76,6 @@ class BundleStore(private val builtIn: BuiltInBundles, private val directory: Fi
 
     /** Delete an imported bundle; nothing happens where there is none of that name. */
     fun remove(name: String) {
-        if (BundleName.isValid(name)) BundleArchive.remove(File(directory, name))
+        if (BundleName.isValid(name)) File(directory, name).deleteRecursively()
     }
 }
