@@ -1,4 +1,4 @@
-"""Bundles of the sample weights, and what Python makes of pictures with them: for the tests of the Kotlin and Swift code.
+"""Bundles of the sample weights, and what Python makes of pictures with them: for the tests of Kotlin and Swift code.
 
     python scripts/app_fixtures.py                  all bundles, one after the other: some minutes each
     python scripts/app_fixtures.py --only classify-fp32 --only detect-int8
