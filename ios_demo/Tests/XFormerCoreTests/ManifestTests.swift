@@ -240,7 +240,9 @@ final class ManifestTests: XCTestCase {
         Bad("unknown target", "artifacts/0/quantization/target", #""mips""#, "quantization/target", .segment),
         Bad("size ratio of zero", "artifacts/0/quantization/size_ratio", "0", "size_ratio", .segment),
         Bad("island of no ops", "artifacts/0/quantization/float_islands/0/ops", "0", "islands/0/ops", .segment),
-        Bad("island of negative cost", "artifacts/0/quantization/float_islands/0/macs", "-1", "islands/0/macs", .segment),
+        Bad(
+            "island of negative cost", "artifacts/0/quantization/float_islands/0/macs", "-1", "islands/0/macs", .segment
+        ),
         Bad("part of negative cost", "auto/float_parts/0/macs", "-1", "at auto/float_parts/0/macs", .segment),
         Bad("part of negative noise", "auto/float_parts/0/noise", "-0.5", "at auto/float_parts/0/noise", .segment),
         Bad("negative count in int8", "artifacts/0/quantization/ops/int8", "-1", "quantization/ops/int8", .segment),
