@@ -39,6 +39,32 @@ package.targets += [
     .systemLibrary(name: "COnnxRuntime", path: "Linux/COnnxRuntime"),
     .target(name: "OnnxRuntime", dependencies: ["XFormerCore", "COnnxRuntime"], path: "Linux/OnnxRuntime"),
     .testTarget(name: "ParityTests", dependencies: ["XFormerCore", "OnnxRuntime", "TestSupport"]),
+
+    // The demo app, which Xcode builds from Demo/: its logic is tested here, and its views are type-checked against stubs
+    // of Apple's modules.
+    .executableTarget(
+        name: "XFormerDemo",
+        dependencies: [
+            "XFormerCore", "XFormerCoreML", "AVFoundation", "Combine", "CoreGraphics", "CoreVideo", "ImageIO",
+            "PhotosUI", "SwiftUI", "UIKit", "UniformTypeIdentifiers",
+        ],
+        path: "Demo/XFormerDemo",
+        exclude: ["Assets.xcassets", "Info.plist", "Localizable.xcstrings", "PrivacyInfo.xcprivacy"]),
+    .testTarget(name: "XFormerDemoTests", dependencies: ["XFormerDemo", "TestSupport"]),
+    .target(
+        name: "XFormerDemoDeviceTests", dependencies: ["XFormerCore", "XFormerCoreML", "XCTestOnApple"],
+        path: "Demo/XFormerDemoTests",
+        swiftSettings: [.unsafeFlags(["-Xfrontend", "-import-module", "-Xfrontend", "XCTestOnApple"])]),
+    .target(name: "XCTestOnApple", path: "Linux/XCTestOnApple"),
+    .target(name: "FoundationOnApple", path: "Linux/FoundationOnApple"),
+    .target(name: "Combine", dependencies: ["FoundationOnApple"], path: "Linux/Combine"),
+    .target(name: "UniformTypeIdentifiers", path: "Linux/UniformTypeIdentifiers"),
+    .target(name: "UIKit", dependencies: ["CoreGraphics", "FoundationOnApple"], path: "Linux/UIKit"),
+    .target(name: "AVFoundation", dependencies: ["CoreVideo", "UIKit"], path: "Linux/AVFoundation"),
+    .target(
+        name: "SwiftUI", dependencies: ["Combine", "CoreGraphics", "UIKit", "UniformTypeIdentifiers"],
+        path: "Linux/SwiftUI"),
+    .target(name: "PhotosUI", dependencies: ["SwiftUI"], path: "Linux/PhotosUI"),
 ]
 #endif
 

@@ -56,7 +56,12 @@ struct BundleStore: Sendable {
         do {
             try files.createDirectory(at: imported, withIntermediateDirectories: true)
             // Before a large folder that is none is copied.
-            _ = try ModelBundle.open(folder)
+            let formats = try ModelBundle.open(folder).formats
+            guard formats.contains(.coreml) else {
+                throw XFormerError.bundle(
+                    "it has no Core ML model but \(formats.map(\.rawValue).joined(separator: ", ")); "
+                        + "export it with --format coreml")
+            }
             try files.copyItem(at: folder, to: partial)
             // What was copied counts: the folder may have changed meanwhile.
             _ = try ModelBundle.open(partial).artifact(.coreml)
