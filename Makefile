@@ -18,7 +18,7 @@ SPACE := $() $()
 BUNDLES ?= $(TASKS:%=$(DEMO)/%)
 APPS := build/apps
 
-.PHONY: help demo test lint lock wheel clean train-classify train-detect train-segment test-android test-android-arm64 android-assets
+.PHONY: help demo test lint lock wheel clean train-classify train-detect train-segment test-android test-android-arm64 android-assets test-ios ios-assets
 
 help:
 	@echo "make demo    export, verify, evaluate and run XFormer on drawn scenes and photographs; results in $(DEMO)"
@@ -29,8 +29,11 @@ help:
 	@echo "make test-android    compile and test the Android project (Maven, JDK 17, aapt2, qemu)"
 	@echo "make test-android-arm64"
 	@echo "                     the parity of all bundles on an emulated ARM64 processor"
+	@echo "make test-ios        compile and test the Swift package and the app's code (Swift 6; on Debian it comes by itself)"
 	@echo "make android-assets BUNDLES='my-bundle other-bundle'"
 	@echo "                     put bundles into the Android app; without BUNDLES those of make demo"
+	@echo "make ios-assets BUNDLES='my-bundle other-bundle'"
+	@echo "                     put bundles into the iOS app; without BUNDLES those of make demo"
 	@echo "make train-classify, train-detect, train-segment"
 	@echo "             train the sample weights again; results in $(WEIGHTS)"
 	@echo "make clean   remove everything that was built, the virtual environment too"
@@ -94,6 +97,13 @@ test-android-arm64:
 
 android-assets: $(VENV)/ready
 	@$(BIN)/python scripts/app_bundle.py --format onnx,ort,tflite --output android_demo/app/src/main/assets/bundles $(BUNDLES)
+
+test-ios: app-fixtures
+	ios_demo/tools/test.sh $(APPS)
+	@$(BIN)/python ios_demo/tools/summary.py $(APPS)/swift-test.log
+
+ios-assets: $(VENV)/ready
+	@$(BIN)/python scripts/app_bundle.py --format coreml --output ios_demo/Demo/Bundles $(BUNDLES)
 
 # The sample weights, each from the one before: small pictures first, 256x256 last. Hours on two CPU cores.
 TRAIN := $(BIN)/xformer-train --precision bf16 --threads 1
