@@ -96,6 +96,12 @@ def test_manifest_follows_the_schema(make_bundle: MakeBundle, task: str) -> None
 
 
 @pytest.mark.parametrize("task", TASKS)
+def test_manifest_that_kotlin_and_swift_start_from_is_one(tmp_path: Path, task: str) -> None:
+    shutil.copy(Path(__file__).parent / "golden/manifests" / f"{task}.json", tmp_path / MANIFEST)
+    assert read_manifest(tmp_path)["model"]["task"] == task
+
+
+@pytest.mark.parametrize("task", TASKS)
 def test_manifest_describes_the_model(make_bundle: MakeBundle, task: str) -> None:
     config = ModelConfig.create(task, "xformer_xxs", image_size=SIZE)
     model = untrained_model(config)

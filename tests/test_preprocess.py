@@ -30,6 +30,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from xformer_mobile.errors import ImageError, UsageError
+from xformer_mobile.files import tree_sha256
 from xformer_mobile.preprocess import Fit, describe_rule, find_images, fit, load_image, preprocess, to_rgb
 from xformer_mobile.spec import ImageSize, ResizeRule
 
@@ -171,11 +172,17 @@ def test_golden_orientation(case: dict[str, Any]) -> None:
     assert np.asarray(upright).ravel().tolist() == case["rgb"]
 
 
+def test_golden_files_are_those_that_kotlin_and_swift_read() -> None:
+    """Their tests hold the same sums to what they find."""
+    sums = json.loads((GOLDEN / "sums.json").read_text(encoding="utf-8"))
+    assert sums == {part: tree_sha256(GOLDEN / part) for part in ("preprocess", "postprocess")}
+
+
 @pytest.mark.skipif(not (find_spec("skimage") and find_spec("matplotlib")), reason="they carry the photographs")
 def test_golden_files_are_what_the_generator_makes(tmp_path: Path) -> None:
     command = [sys.executable, str(GOLDEN / "make_golden.py"), str(tmp_path)]
     subprocess.run(command, check=True, env=dict(os.environ, PYTHONWARNINGS="error"))
-    made = {path.relative_to(tmp_path) for path in tmp_path.rglob("*") if path.is_file()}
+    made = {path.relative_to(tmp_path) for path in tmp_path.rglob("*") if path.is_file()} - {Path("sums.json")}
     kept = {path.relative_to(GOLDEN) for part in ("preprocess", "postprocess") for path in (GOLDEN / part).rglob("*.*")}
     assert made == kept
     for name in sorted(made):

@@ -1,6 +1,6 @@
 """One line on the tests that `swift test` has run, for people and for CI; exit status 1 unless all of them passed.
 
-    python ios_demo/tools/summary.py build/apps/swift-test.log
+python ios_demo/tools/summary.py build/apps/swift-test.log
 """
 
 from __future__ import annotations

@@ -26,6 +26,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageOps
 
+from xformer_mobile.files import tree_sha256
 from xformer_mobile.postprocess import Detection, DetectionRule, classify, default_palette, detect, segment
 from xformer_mobile.preprocess import Fit, fit, preprocess
 from xformer_mobile.spec import ImageSize, ResizeRule
@@ -483,6 +484,8 @@ def main(directory: Path) -> None:
     make_classify(directory / "postprocess")
     make_detect(directory / "postprocess")
     make_segment(directory / "postprocess")
+    sums = {part: tree_sha256(directory / part) for part in ("preprocess", "postprocess")}
+    (directory / "sums.json").write_text(json.dumps(sums, indent=2) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -11,9 +11,7 @@ package struct TestBundle {
 
     /// A manifest of an export, cut down to three classes; the Kotlin tests read it too.
     package static func manifest(of task: ModelTask) throws -> Json {
-        let folder = Golden.root.deletingLastPathComponent().deletingLastPathComponent()
-            .appendingPathComponent("android_demo/core/src/test/resources/manifests")
-        return try .file(folder.appendingPathComponent("\(task.rawValue).json"))
+        try .file(Golden.root.appendingPathComponent("manifests/\(task.rawValue).json"))
     }
 
     /// A task's bundle, its input of 64 x 64.

@@ -7,11 +7,13 @@ import XCTest
 final class PreprocessGoldenTests: XCTestCase {
     private let golden = Golden("preprocess")
 
-    /// The sums of the fixtures, as tree_sha256 in xformer_mobile/files.py and in the Kotlin code has them.
-    override class func tearDown() {
-        for folder in ["preprocess", "postprocess"] {
-            let sum = try? treeSha256(Golden.root.appendingPathComponent(folder))
-            print("golden: the sha256 of tests/golden/\(folder): \(sum ?? "none")")
+    /// tree_sha256 of the Python code, and treeSha256 of the Kotlin code, have the same sums.
+    func testTheFixturesAreThoseThatPythonAndKotlinRead() throws {
+        let sums = try JSONDecoder().decode([String: String].self, from: Golden(".").data("sums.json"))
+        XCTAssertEqual(Set(sums.keys), ["preprocess", "postprocess"])
+        for (folder, sum) in sums {
+            XCTAssertEqual(try treeSha256(Golden.root.appendingPathComponent(folder)), sum)
+            print("golden: the sha256 of tests/golden/\(folder): \(sum)")
         }
     }
 

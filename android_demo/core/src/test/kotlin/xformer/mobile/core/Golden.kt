@@ -16,7 +16,7 @@ import java.nio.ByteOrder
 
 /** A folder of tests/golden, which the Python and Swift code read too. */
 class Golden(folder: String) {
-    private val directory = File(System.getProperty("xformer.golden"), folder)
+    val directory = File(System.getProperty("xformer.golden"), folder)
 
     fun document(name: String): JsonObject = Json.parseToJsonElement(File(directory, name).readText()).jsonObject
 

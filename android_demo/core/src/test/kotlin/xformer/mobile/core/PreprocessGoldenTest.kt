@@ -1,8 +1,10 @@
 package xformer.mobile.core
 
+import kotlinx.serialization.json.Json
 import kotlinx.serialization.json.JsonObject
 import kotlinx.serialization.json.jsonObject
 import org.junit.jupiter.api.DynamicTest
+import org.junit.jupiter.api.Test
 import org.junit.jupiter.api.TestFactory
 import kotlin.test.assertContentEquals
 import kotlin.test.assertEquals
@@ -10,6 +12,12 @@ import kotlin.test.assertEquals
 /** The bytes that the Python code makes, bit for bit. */
 class PreprocessGoldenTest {
     private val golden = Golden("preprocess")
+
+    @Test
+    fun `the fixtures are those that Python and Swift read`() {
+        val sums = Json.decodeFromString<Map<String, String>>(Golden(".").bytes("sums.json").decodeToString())
+        assertEquals(sums, sums.mapValues { (folder, _) -> treeSha256(Golden(folder).directory) })
+    }
 
     @TestFactory
     fun `picture to bytes`(): List<DynamicTest> = golden.document("cases.json").tests({ it.text("name") }) { case ->

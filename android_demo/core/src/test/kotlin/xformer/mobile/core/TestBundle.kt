@@ -1,21 +1,16 @@
 package xformer.mobile.core
 
-import kotlinx.serialization.json.Json
 import kotlinx.serialization.json.JsonArray
 import kotlinx.serialization.json.JsonElement
 import kotlinx.serialization.json.JsonObject
 import kotlinx.serialization.json.JsonPrimitive
-import kotlinx.serialization.json.jsonObject
 import kotlinx.serialization.json.jsonPrimitive
 import java.io.File
 import java.nio.ByteBuffer
 import java.nio.ByteOrder
 
 /** A manifest of an export, cut down to three classes: its files are those that [writeBundle] makes. */
-fun manifestOf(task: Task): JsonObject {
-    val resource = checkNotNull(TestBundle::class.java.getResource("/manifests/${task.id}.json"))
-    return Json.parseToJsonElement(resource.readText()).jsonObject
-}
+fun manifestOf(task: Task): JsonObject = Golden("manifests").document("${task.id}.json")
 
 /** The tree with another value at a path such as "model/labels/0"; null takes what is there away. */
 fun JsonElement.with(path: String, value: JsonElement?): JsonElement {
