@@ -3,8 +3,8 @@ public enum Benchmark {
     /// Opens the engine, warms it up and times it; closes it in any case.
     ///
     /// `open` opens an engine for the bundle's artifact of `format`. `report` is called before each run: what it throws
-    /// ends the benchmark and is passed on, so that a caller can cancel. Blocks the caller's thread, which should be the
-    /// only one that works.
+    /// ends the benchmark and is passed on, so that a caller can cancel. Blocks the caller's thread, which should be
+    /// the only one that works.
     ///
     /// - Throws: ``XFormerError/usage(_:)`` when the bundle has no such format; ``XFormerError/bundle(_:)`` when the
     ///   artifact can't be used; ``XFormerError/engine(_:)`` when the engine failed.

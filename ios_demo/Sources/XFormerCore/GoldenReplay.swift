@@ -4,8 +4,8 @@ import Foundation
 
 /// What an artifact must keep.
 public struct Tolerance: Sendable, Equatable {
-    /// The largest difference as a share of the reference output's range, on the worst picture; infinite where it is not
-    /// bounded.
+    /// The largest difference as a share of the reference output's range, on the worst picture; infinite where it is
+    /// not bounded.
     public var relativeMax = Double.infinity
 
     /// The smallest signal-to-noise ratio over all pictures together; negative infinity where it is not bounded.
@@ -26,8 +26,8 @@ public struct OutputComparison: Sendable, Equatable {
     /// The mean difference on the worst picture, in the output's own unit.
     public let meanAbs: Double
 
-    /// `maxAbs` as a share of the reference's range over all pictures (of its largest magnitude where all values are the
-    /// same).
+    /// `maxAbs` as a share of the reference's range over all pictures (of its largest magnitude where all values are
+    /// the same).
     public let relativeMax: Double
 
     /// 10 log10 of the reference's power over the difference's, both over all pictures; infinite where they are equal.
@@ -102,8 +102,8 @@ private func scientific(_ value: Double, digits: Int) -> String { String(format:
 public enum GoldenReplay {
     /// Compares on all golden inputs, one at a time. The tolerance is what the manifest states for `format`.
     ///
-    /// `report` is called before each input and at the end, with the number that is done and that of all; what it throws
-    /// is passed on. Does not close the engine.
+    /// `report` is called before each input and at the end, with the number that is done and that of all; what it
+    /// throws is passed on. Does not close the engine.
     ///
     /// - Throws: ``XFormerError/bundle(_:)`` when the bundle has no golden inputs or no tolerance for the format, or a
     ///   file is broken; ``XFormerError/engine(_:)`` when the engine failed.

@@ -38,8 +38,8 @@ public final class Predictor: Sendable {
 
     /// What the model finds in an upright picture.
     ///
-    /// - Throws: ``XFormerError/image(_:)`` when the picture can't be used; ``XFormerError/bundle(_:)`` when the outputs
-    ///   are not those declared, or not finite; ``XFormerError/engine(_:)`` when the engine failed;
+    /// - Throws: ``XFormerError/image(_:)`` when the picture can't be used; ``XFormerError/bundle(_:)`` when the
+    ///   outputs are not those declared, or not finite; ``XFormerError/engine(_:)`` when the engine failed;
     ///   ``XFormerError/usage(_:)`` when it is closed; `CancellationError` between two steps of a task that is
     ///   cancelled.
     public func predict(_ image: some RowSource) throws -> Prediction { try predictTimed(image).prediction }

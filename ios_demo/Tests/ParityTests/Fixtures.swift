@@ -5,7 +5,8 @@ import XFormerCore
 /// What scripts/android_fixtures.py made: a bundle, pictures, and what Python makes of them.
 struct Fixtures {
     /// The bundles that there have to be.
-    static let names = ModelTask.allCases.flatMap { ["\($0.rawValue)-fp32", "\($0.rawValue)-int8"] }
+    static let names =
+        ModelTask.allCases.flatMap { ["\($0.rawValue)-fp32", "\($0.rawValue)-int8"] }
         + ["classify-int8-weights"]
 
     /// Where they are.

@@ -141,11 +141,13 @@ enum Parity {
     ) -> String? {
         switch (expected, found) {
         case (.classifications(let a), .classifications(let b)):
-            let isSame = a.map(\.index) == b.map(\.index) && a.map(\.label) == b.map(\.label)
+            let isSame =
+                a.map(\.index) == b.map(\.index) && a.map(\.label) == b.map(\.label)
                 && zip(a, b).allSatisfy { abs($0.probability - $1.probability) <= maxProbability }
             return isSame ? nil : "\(b), not \(a)"
         case (.detections(let a), .detections(let b)):
-            let isSame = a.map(\.index) == b.map(\.index) && a.map(\.label) == b.map(\.label)
+            let isSame =
+                a.map(\.index) == b.map(\.index) && a.map(\.label) == b.map(\.label)
                 && zip(a, b).allSatisfy { one, other in
                     zip(corners(one.box), corners(other.box)).allSatisfy { abs($0 - $1) <= maxCorner }
                         && abs(Double(one.score) - Double(other.score)) <= maxProbability

@@ -3,8 +3,8 @@ import TestSupport
 import XCTest
 import XFormerCore
 
-/// The replay of golden cases can fail on real bundles, and the benchmark measures them. That the replay passes for every
-/// bundle, ``ParityTests`` says.
+/// The replay of golden cases can fail on real bundles, and the benchmark measures them. That the replay passes for
+/// every bundle, ``ParityTests`` says.
 final class RealBundlesTests: XCTestCase {
     private func replay(_ bundle: ModelBundle) throws -> ParityResult {
         let engine = try OnnxRuntimeEngine(bundle: bundle, format: .onnx, threads: 1)
@@ -36,7 +36,9 @@ final class RealBundlesTests: XCTestCase {
     }
 
     func testTheWeightsOfAnotherPrecisionAreFoundOutByTheNumbers() throws {
-        let result = try changed("classify-fp32") { try exchange("classify-int8", in: $0, &$1) } test: {
+        let result = try changed("classify-fp32") {
+            try exchange("classify-int8", in: $0, &$1)
+        } test: {
             try replay($0)
         }
         let miss = try XCTUnwrap(result.misses.first)
@@ -65,7 +67,11 @@ final class RealBundlesTests: XCTestCase {
 
     func testAnotherTaskUnderTheSameLabelsIsFoundOutByItsOutputs() throws {
         XCTAssertThrowsError(
-            try changed("classify-int8") { try exchange("detect-int8", in: $0, &$1) } test: { try replay($0) }
+            try changed("classify-int8") {
+                try exchange("detect-int8", in: $0, &$1)
+            } test: {
+                try replay($0)
+            }
         ) { error in
             guard case .bundle(let message)? = error as? XFormerError else { return XCTFail("\(error)") }
             XCTAssertTrue(message.contains("stride8 ("), message)
@@ -89,7 +95,7 @@ final class RealBundlesTests: XCTestCase {
     /// Writes .build/latency-run.json, which `xformer-bench show` reads.
     func testABenchmarkOfEachTask() throws {
         let machine = try LatencyRun.Machine(id: "0123456789abcdef", system: "Linux", architecture: "x86_64")
-        let settings = try BenchmarkSettings(runs: 10, phaseRuns: 5, maxWarmUps: 10)
+        let settings = try BenchmarkSettings(runs: 10, phaseRuns: 5, maxWarmUps: 2)
         for task in ModelTask.allCases {
             let bundle = try ModelBundle.open(Fixtures.directory("\(task.rawValue)-fp32"))
             let run = try Benchmark.measure(bundle, format: .onnx, machine: machine, settings: settings) {

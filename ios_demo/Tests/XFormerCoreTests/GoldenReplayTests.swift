@@ -81,12 +81,12 @@ final class GoldenReplayTests: XCTestCase {
                 OutputComparison(
                     name: "logits", maxAbs: 0.48807764053344727, meanAbs: 0.3516833782196045,
                     relativeMax: 0.0413001431098198, snrDb: 21.3417577190504, worstSnrDb: 19.562476770576453,
-                    cosine: 0.9963662170048222),
+                    cosine: 0.9963662170048222)
             ],
             agreement: Agreement(
                 name: "top-1 agreement", share: 1.0,
                 figures: [
-                    "top-3 in common": 1.0,
+                    "top-3 in common": 1.0
                 ]),
             misses: [
                 "logits differs by 4.13e-02 of its range, 1e-04 is allowed",
@@ -98,15 +98,15 @@ final class GoldenReplayTests: XCTestCase {
                 OutputComparison(
                     name: "logits", maxAbs: 0.0019066333770751953, meanAbs: 0.0013738075892130535,
                     relativeMax: 0.00016133546139319275, snrDb: 69.50634647602273, worstSnrDb: 67.72718443976085,
-                    cosine: 0.9999999440149366),
+                    cosine: 0.9999999440149366)
             ],
             agreement: Agreement(
                 name: "top-1 agreement", share: 1.0,
                 figures: [
-                    "top-3 in common": 1.0,
+                    "top-3 in common": 1.0
                 ]),
             misses: [
-                "logits differs by 1.61e-04 of its range, 1e-04 is allowed",
+                "logits differs by 1.61e-04 of its range, 1e-04 is allowed"
             ]),
         Expected(
             task: .detect, power: 4,
@@ -174,12 +174,12 @@ final class GoldenReplayTests: XCTestCase {
                 OutputComparison(
                     name: "logits", maxAbs: 0.49993133544921875, meanAbs: 0.25316984734187525,
                     relativeMax: 0.031277175393311006, snrDb: 23.96991759212755, worstSnrDb: 23.894561753711855,
-                    cosine: 0.9980082373727112),
+                    cosine: 0.9980082373727112)
             ],
             agreement: Agreement(
                 name: "pixel agreement", share: 0.958984375,
                 figures: [
-                    "mean IoU of the class maps": 0.9223912943414057,
+                    "mean IoU of the class maps": 0.9223912943414057
                 ]),
             misses: [
                 "logits differs by 3.13e-02 of its range, 1e-04 is allowed",
@@ -192,15 +192,15 @@ final class GoldenReplayTests: XCTestCase {
                 OutputComparison(
                     name: "logits", maxAbs: 0.0019526481628417969, meanAbs: 0.0009889517292928456,
                     relativeMax: 0.0001221634147332479, snrDb: 72.13468629330875, worstSnrDb: 72.05930891461179,
-                    cosine: 0.9999999694310495),
+                    cosine: 0.9999999694310495)
             ],
             agreement: Agreement(
                 name: "pixel agreement", share: 1.0,
                 figures: [
-                    "mean IoU of the class maps": 1.0,
+                    "mean IoU of the class maps": 1.0
                 ]),
             misses: [
-                "logits differs by 1.22e-04 of its range, 1e-04 is allowed",
+                "logits differs by 1.22e-04 of its range, 1e-04 is allowed"
             ]),
     ]
 
