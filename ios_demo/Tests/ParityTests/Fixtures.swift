@@ -2,7 +2,7 @@ import Foundation
 import TestSupport
 import XFormerCore
 
-/// What scripts/android_fixtures.py made: a bundle, pictures, and what Python makes of them.
+/// What scripts/app_fixtures.py made: a bundle, pictures, and what Python makes of them.
 struct Fixtures {
     /// The bundles that there have to be.
     static let names =
@@ -12,7 +12,7 @@ struct Fixtures {
     /// Where they are.
     static func root() throws -> URL {
         guard let path = ProcessInfo.processInfo.environment["XFORMER_FIXTURES"] else {
-            throw Missing(description: "set XFORMER_FIXTURES to the folder that scripts/android_fixtures.py filled")
+            throw Missing(description: "set XFORMER_FIXTURES to the folder that scripts/app_fixtures.py filled")
         }
         return URL(fileURLWithPath: path, isDirectory: true)
     }
