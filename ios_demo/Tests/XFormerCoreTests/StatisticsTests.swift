@@ -86,6 +86,11 @@ final class StatisticsTests: XCTestCase {
                 "two halves", half, [50, 50], nil,
                 ["the median of 100 samples is known to 3.9% only, 3% is asked for"]
             ),
+            ("one outlier at each end", [900] + [Int](repeating: 1000, count: 7) + [1100], nil, nil, []),
+            (
+                "four of 17 at each end", (0..<17).map { $0 < 4 ? 900 : $0 < 13 ? 1000 : 1100 }, nil, nil,
+                ["the median of 17 samples is known to 10.0% only, 3% is asked for"]
+            ),
             ("another process", few, [90, 10], nil, [apart]),
             ("processes that do not add up", few, [90, 9], nil, []),
             ("processes without samples", few, [0, 90, 10, 0], nil, [apart]),
