@@ -42,12 +42,11 @@ public struct DoubleModel: Codable {
         public var shape: [Int]
         public var dataType = "float32"
         public var padding = 0
+        public var spacing = 1
 
-        public init(name: String, shape: [Int], dataType: String = "float32", padding: Int = 0) {
+        public init(name: String, shape: [Int]) {
             self.name = name
             self.shape = shape
-            self.dataType = dataType
-            self.padding = padding
         }
     }
 
@@ -127,7 +126,7 @@ public struct DoubleModel: Codable {
             found[output.name] = MLFeatureValue(
                 multiArray: MLMultiArray(
                     shape: output.shape, values: Self.values(of: output, means: means), dataType: type,
-                    padding: output.padding))
+                    padding: output.padding, spacing: output.spacing))
         }
         return found
     }

@@ -16,10 +16,12 @@ public final class MLMultiArray: NSObject {
     public let dataType: MLMultiArrayDataType
     private let storage: UnsafeMutableRawBufferPointer
 
-    /// An array of float32 values, row-major, stored in `dataType` with `padding` more places at the end of each row.
-    /// Not of Apple's: there, Core ML makes such arrays.
-    public init(shape: [Int], values: [Float], dataType: MLMultiArrayDataType, padding: Int = 0) {
-        var strides = [Int](repeating: 1, count: shape.count)
+    /// An array of float32 values, row-major, stored in `dataType`: each value `spacing` places behind the one before,
+    /// with `padding` more places at the end of each row. Not of Apple's: there, Core ML makes such arrays.
+    public init(
+        shape: [Int], values: [Float], dataType: MLMultiArrayDataType, padding: Int = 0, spacing: Int = 1
+    ) {
+        var strides = [Int](repeating: spacing, count: shape.count)
         for axis in shape.indices.dropLast().reversed() {
             strides[axis] = strides[axis + 1] * shape[axis + 1] + (axis == shape.count - 2 ? padding : 0)
         }

@@ -17,11 +17,12 @@ final class CoreMLEngineTests: XCTestCase {
         let types: [(String, Float)] = [("float32", 0), ("float16", 5e-3), ("double", 0)]
         for task in ModelTask.allCases {
             for (type, accuracy) in types {
-                for padding in [0, 5] {
+                for (padding, spacing) in [(0, 1), (5, 1), (3, 2)] {
                     let files = try ModelFiles.make(task, for: self) { model in
                         for index in model.outputs.indices {
                             model.outputs[index].dataType = type
                             model.outputs[index].padding = padding
+                            model.outputs[index].spacing = spacing
                         }
                     }
                     let picture = try files.picture()
@@ -30,7 +31,7 @@ final class CoreMLEngineTests: XCTestCase {
                         let output = try XCTUnwrap(found[name])
                         XCTAssertEqual(output.shape, wanted.shape)
                         for (a, b) in zip(output.values, wanted.values) {
-                            XCTAssertEqual(a, b, accuracy: accuracy, "\(task) \(type) \(padding) \(name)")
+                            XCTAssertEqual(a, b, accuracy: accuracy, "\(task) \(type) \(padding) \(spacing) \(name)")
                         }
                     }
                     XCTAssertEqual(found.count, files.bundle.outputShapes.count)

@@ -1,6 +1,5 @@
 #if os(Linux)
 import CoreML
-import Dispatch
 import ImageIO
 import TestSupport
 import XCTest
@@ -227,28 +226,6 @@ final class XFormerTests: XCTestCase {
             XCTFail("it was not cancelled")
         } catch {
             XCTAssertTrue(error is CancellationError, "\(error)")
-        }
-    }
-}
-
-/// Holds a run until it is opened.
-private final class Gate: Sendable {
-    private let entered = DispatchSemaphore(value: 0)
-    private let opened = DispatchSemaphore(value: 0)
-
-    func enter() {
-        entered.signal()
-        opened.wait()
-    }
-
-    func open() { opened.signal() }
-
-    func isEntered() async {
-        await withCheckedContinuation { continuation in
-            DispatchQueue.global().async { [entered] in
-                entered.wait()
-                continuation.resume()
-            }
         }
     }
 }
