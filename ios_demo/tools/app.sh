@@ -17,8 +17,19 @@ echo "$count files parsed for arm64-apple-ios16.0"
 scratch=$(mktemp -d)
 trap 'rm -rf "$scratch"' EXIT
 refuse() { # MESSAGE LINE: the line is refused with that message, and nothing else is wrong
-    printf 'import AVFoundation\nimport PhotosUI\nimport SwiftUI\nimport UIKit\nstruct Tried: View {\n    let text = ""\n    let session = AVCaptureSession()\n    var body: some View { %s }\n}\n' \
-        "$2" > "$scratch/Tried.swift"
+    cat > "$scratch/Tried.swift" << END
+import AVFoundation
+import PhotosUI
+import SwiftUI
+import UIKit
+
+struct Tried: View {
+    let text = ""
+    let session = AVCaptureSession()
+
+    var body: some View { $2 }
+}
+END
     local said
     said=$(swiftc -typecheck -swift-version 6 -I "$modules" "$scratch/Tried.swift" 2>&1 | grep -o 'error: .*' || true)
     if [[ $1 == '' && -n $said ]] || [[ $1 != '' && $said != *"$1"* ]]; then

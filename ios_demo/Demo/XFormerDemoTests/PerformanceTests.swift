@@ -3,18 +3,33 @@ import XFormerCore
 import XFormerCoreML
 
 /// Parity and speed of the app's bundles on the device that runs the tests. The plan Performance.xctestplan runs them
-/// without debugger and sanitizers; Xcode keeps a baseline for each device.
+/// in Release and without debugger; Xcode keeps a baseline for each device.
 ///
-/// The times are of the whole run of the model, the picture already fitted. `make ios-assets` brings the bundles.
+/// What is measured are whole runs of the model, the picture already fitted. `make ios-assets` brings the bundles.
 final class PerformanceTests: XCTestCase {
     /// Runs of one measured block.
     private static let runs = 10
 
+    /// The bundles that are built into the app, which hosts the tests; each compiled.
+    private var models: [(bundle: ModelBundle, compiled: CompiledModel)] = []
+
+    override func setUp() async throws {
+        let folder = Bundle.main.bundleURL.appendingPathComponent("Bundles", isDirectory: true)
+        let found = try FileManager.default.contentsOfDirectory(at: folder, includingPropertiesForKeys: nil)
+            .filter { !$0.lastPathComponent.hasPrefix(".") }
+            .sorted { $0.lastPathComponent < $1.lastPathComponent }
+        for directory in found {
+            let bundle = try ModelBundle.open(directory)
+            models.append((bundle, try await CompiledModels().model(for: bundle.artifact(.coreml))))
+        }
+        XCTAssertFalse(models.isEmpty, "the app has no bundle; run make ios-assets and build it again")
+    }
+
     /// Each bundle computes on each of the compute units what the reference model computes.
-    func testGoldenReplay() async throws {
-        for bundle in try bundles() {
+    func testGoldenReplay() throws {
+        for (bundle, compiled) in models {
             for units in ComputeUnits.allCases {
-                let engine = try await open(bundle, units)
+                let engine = try CoreMLEngine(compiled, for: bundle, computeUnits: units)
                 defer { engine.close() }
                 let result = try GoldenReplay.run(bundle, format: .coreml, engine: engine, decode: Pictures.decoder)
                 XCTAssertTrue(result.passed, "\(name(of: bundle)) on \(units.rawValue): \(result.misses)")
@@ -23,12 +38,12 @@ final class PerformanceTests: XCTestCase {
     }
 
     /// All samples of every bundle, in the file that `xformer-bench show` reads, attached to the test's result.
-    func testLatencyRun() async throws {
-        for bundle in try bundles() {
-            let compiled = try await CompiledModels().model(for: bundle.artifact(.coreml))
-            let device = DeviceInfo()
+    func testLatencyRun() throws {
+        let device = DeviceInfo()
+        for (bundle, compiled) in models {
             let run = try Benchmark.measure(
-                bundle, format: .coreml, machine: device.machine(), settings: BenchmarkSettings(runs: 100), probe: device
+                bundle, format: .coreml, machine: device.machine(), settings: BenchmarkSettings(runs: 100),
+                probe: device
             ) {
                 try CoreMLEngine(compiled, for: bundle)
             }
@@ -41,17 +56,17 @@ final class PerformanceTests: XCTestCase {
         }
     }
 
-    func testClassify() async throws { try await measureInference(of: .classify) }
+    func testClassify() throws { try measureInference(of: .classify) }
 
-    func testDetect() async throws { try await measureInference(of: .detect) }
+    func testDetect() throws { try measureInference(of: .detect) }
 
-    func testSegment() async throws { try await measureInference(of: .segment) }
+    func testSegment() throws { try measureInference(of: .segment) }
 
     /// Time, processor time and memory of the first bundle of a task, on what Core ML chooses.
-    private func measureInference(of task: ModelTask) async throws {
-        let bundle = try XCTUnwrap(
-            try bundles().first { $0.task == task }, "the app has no bundle for \(task.rawValue); run make ios-assets")
-        let engine = try await open(bundle, .all)
+    private func measureInference(of task: ModelTask) throws {
+        let (bundle, compiled) = try XCTUnwrap(
+            models.first { $0.bundle.task == task }, "the app has no bundle to \(task.rawValue); run make ios-assets")
+        let engine = try CoreMLEngine(compiled, for: bundle)
         defer { engine.close() }
         let image = try bundle.golden(0, decode: Pictures.decoder).image
         // The first runs are slower.
@@ -65,22 +80,6 @@ final class PerformanceTests: XCTestCase {
                 XCTFail(error.localizedDescription)
             }
         }
-    }
-
-    /// The bundles that are built into the app, which hosts the tests; fails where there is none.
-    private func bundles() throws -> [ModelBundle] {
-        let folder = Bundle.main.bundleURL.appendingPathComponent("Bundles", isDirectory: true)
-        let found = try FileManager.default.contentsOfDirectory(at: folder, includingPropertiesForKeys: nil)
-            .filter { !$0.lastPathComponent.hasPrefix(".") }
-            .sorted { $0.lastPathComponent < $1.lastPathComponent }
-            .map(ModelBundle.open)
-        XCTAssertFalse(found.isEmpty, "the app has no bundle; run make ios-assets and build it again")
-        return found
-    }
-
-    private func open(_ bundle: ModelBundle, _ units: ComputeUnits) async throws -> CoreMLEngine {
-        let compiled = try await CompiledModels().model(for: bundle.artifact(.coreml))
-        return try CoreMLEngine(compiled, for: bundle, computeUnits: units)
     }
 
     private func name(of bundle: ModelBundle) -> String { bundle.directory.lastPathComponent }

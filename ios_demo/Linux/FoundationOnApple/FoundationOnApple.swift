@@ -1,6 +1,8 @@
 @_exported import Foundation
 
-// What the app uses of Foundation that Apple's has and Linux's lacks. The real names and signatures; see Linux/README.md.
+// What the app uses of Foundation that Apple's has and Linux's lacks. Here, and in the stubs of Combine, SwiftUI, UIKit,
+// AVFoundation, PhotosUI and UniformTypeIdentifiers, are only members that Apple's modules have, with their signatures
+// as far as they matter to a caller; they do nothing. What the app does not use is left out, so that it is refused.
 
 extension String {
     /// A text to be translated, and what is put into it.
@@ -12,8 +14,8 @@ extension String {
 
     /// In the language of the source.
     public init(
-        localized keyAndValue: LocalizationValue, table: String? = nil, bundle: Bundle? = nil, locale: Locale = .current,
-        comment: StaticString? = nil
+        localized keyAndValue: LocalizationValue, table: String? = nil, bundle: Bundle? = nil,
+        locale: Locale = .current, comment: StaticString? = nil
     ) {
         self = keyAndValue.text
     }

@@ -88,7 +88,9 @@ extension State where Value: ExpressibleByNilLiteral {
 
 @MainActor @preconcurrency @propertyWrapper @dynamicMemberLookup
 public struct Binding<Value> {
-    public init(get: @escaping @isolated(any) @Sendable () -> Value, set: @escaping @isolated(any) @Sendable (Value) -> Void) {}
+    public init(
+        get: @escaping @isolated(any) @Sendable () -> Value, set: @escaping @isolated(any) @Sendable (Value) -> Void
+    ) {}
 
     init(of type: Value.Type) {}
 
@@ -99,7 +101,9 @@ public struct Binding<Value> {
 
     public var projectedValue: Binding<Value> { self }
 
-    public subscript<Subject>(dynamicMember keyPath: WritableKeyPath<Value, Subject>) -> Binding<Subject> { Binding<Subject>(of: Subject.self) }
+    public subscript<Subject>(dynamicMember keyPath: WritableKeyPath<Value, Subject>) -> Binding<Subject> {
+        Binding<Subject>(of: Subject.self)
+    }
 }
 
 @MainActor @preconcurrency @propertyWrapper

@@ -37,9 +37,9 @@ public enum ViewBuilder {
 
     public static func buildBlock<Content: View>(_ content: Content) -> Content { content }
 
-    public static func buildBlock<each Content: View>(_ content: repeat each Content) -> TupleView<(repeat each Content)> {
-        TupleView()
-    }
+    public static func buildBlock<each Content: View>(
+        _ content: repeat each Content
+    ) -> TupleView<(repeat each Content)> { TupleView() }
 
     public static func buildExpression<Content: View>(_ content: Content) -> Content { content }
 
@@ -79,8 +79,6 @@ public struct Image: SystemView, Equatable {
     }
 
     public nonisolated init(systemName: String) {}
-
-    public nonisolated init(_ cgImage: CGImage, scale: CGFloat, orientation: Orientation = .up, label: Text) {}
 
     public nonisolated init(decorative cgImage: CGImage, scale: CGFloat, orientation: Orientation = .up) {}
 
@@ -189,7 +187,9 @@ extension Section where Parent == EmptyView, Content: View, Footer == EmptyView 
 public struct ForEach<Data: RandomAccessCollection, ID: Hashable, Content>: SystemView {}
 
 extension ForEach where Content: View {
-    public init(_ data: Data, id: KeyPath<Data.Element, ID>, @ViewBuilder content: @escaping (Data.Element) -> Content) {}
+    public init(
+        _ data: Data, id: KeyPath<Data.Element, ID>, @ViewBuilder content: @escaping (Data.Element) -> Content
+    ) {}
 
     public init(_ data: Data, @ViewBuilder content: @escaping (Data.Element) -> Content)
     where Data.Element: Identifiable, ID == Data.Element.ID {}
@@ -282,8 +282,9 @@ public struct Color: SystemView, ShapeStyle, Hashable {
         case displayP3
     }
 
-    public nonisolated init(_ colorSpace: RGBColorSpace = .sRGB, red: Double, green: Double, blue: Double, opacity: Double = 1)
-    {}
+    public nonisolated init(
+        _ colorSpace: RGBColorSpace = .sRGB, red: Double, green: Double, blue: Double, opacity: Double = 1
+    ) {}
 
     public nonisolated init(_ name: String, bundle: Bundle? = nil) {}
 

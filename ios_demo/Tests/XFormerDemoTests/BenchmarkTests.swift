@@ -164,7 +164,8 @@ final class OutcomeTextTests: XCTestCase {
         XCTAssertEqual(OutcomeText.title(of: target), "coreml on Core ML, CPU only")
         XCTAssertEqual(OutcomeText.verdict(of: good), "Parity: PASS")
         let details = OutcomeText.details(of: good).joined(separator: "\n")
-        XCTAssertTrue(details.contains("logits: largest difference 0.0e+00 of the range, SNR infinite (equal)"), details)
+        let figures = "logits: largest difference 0.0e+00 of the range, SNR infinite (equal)"
+        XCTAssertTrue(details.contains(figures), details)
         XCTAssertTrue(details.contains("Allowed: "), details)
         let table = OutcomeText.table(of: good)
         XCTAssertEqual(table[0], ["phase", "samples", "min", "median", "p90", "p99", "spread"])
@@ -203,7 +204,8 @@ final class ResultStoreTests: XCTestCase {
         for name in ["a.json", "latency-2025.json", String(repeating: "x", count: 95) + ".json"] {
             XCTAssertTrue(ResultName.isValid(name), name)
         }
-        for name in ["", ".json", "a.txt", "../a.json", "a/b.json", ".a.json", String(repeating: "x", count: 96) + ".json"] {
+        let long = String(repeating: "x", count: 96) + ".json"
+        for name in ["", ".json", "a.txt", "../a.json", "a/b.json", ".a.json", long] {
             XCTAssertFalse(ResultName.isValid(name), name)
         }
         XCTAssertEqual(ResultName.status(of: "results.json"), "results.status.json")
@@ -217,10 +219,13 @@ final class ResultStoreTests: XCTestCase {
             try FileManager.default.setAttributes(
                 [.modificationDate: Date(timeIntervalSince1970: Double(1000 * age))], ofItemAtPath: file.path)
         }
-        XCTAssertEqual(try FileManager.default.contentsOfDirectory(atPath: store.directory.path).sorted(), ["a.json", "b.json"])
+        func names() throws -> [String] {
+            try FileManager.default.contentsOfDirectory(atPath: store.directory.path).sorted()
+        }
+        XCTAssertEqual(try names(), ["a.json", "b.json"])
         try store.delete("a.json")
         try store.delete("a.json")
-        XCTAssertEqual(try FileManager.default.contentsOfDirectory(atPath: store.directory.path), ["b.json"])
+        XCTAssertEqual(try names(), ["b.json"])
         XCTAssertThrowsError(try store.write(Data(), as: "../a.json"))
         XCTAssertThrowsError(try store.delete("/etc/passwd"))
     }

@@ -51,7 +51,10 @@ final class FakeCamera: CameraSource, @unchecked Sendable {
     private var started: [CameraSide] = []
     private var stops = 0
 
-    init(_ permission: CameraPermission = .allowed, afterAsking: CameraPermission = .allowed, sides: [CameraSide] = CameraSide.allCases) {
+    init(
+        _ permission: CameraPermission = .allowed, afterAsking: CameraPermission = .allowed,
+        sides: [CameraSide] = CameraSide.allCases
+    ) {
         given = permission
         self.afterAsking = afterAsking
         all = sides
@@ -103,7 +106,7 @@ final class GoldenEngine: Engine {
     private let cases: [GoldenCase]
     private let change: @Sendable (Outputs) throws -> Outputs
 
-    init(_ bundle: ModelBundle, units: ComputeUnits, change: @escaping @Sendable (Outputs) throws -> Outputs = { $0 }) throws {
+    init(_ bundle: ModelBundle, units: ComputeUnits, change: @escaping @Sendable (Outputs) throws -> Outputs) throws {
         report = EngineReport(engine: "coreml", version: "17.0", format: .coreml, requested: units.rawValue)
         cases = try (0..<bundle.goldenCount).map { try bundle.golden($0, decode: decodeRaw) }
         self.change = change

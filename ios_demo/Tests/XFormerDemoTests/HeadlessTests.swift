@@ -68,7 +68,9 @@ final class HeadlessBenchmarkTests: XCTestCase, @unchecked Sendable {
         func add(_ line: String) { lock.withLock { all.append(line) } }
     }
 
-    private func benchmark(_ directory: Directory, device: FakeDevice = FakeDevice(), log: Log = Log()) throws -> HeadlessBenchmark {
+    private func benchmark(
+        _ directory: Directory, device: FakeDevice = FakeDevice(), log: Log = Log()
+    ) throws -> HeadlessBenchmark {
         let place = try directory.bundle("classify")
         return HeadlessBenchmark(
             results: ResultStore(directory: directory.url.appendingPathComponent("documents")),
@@ -104,7 +106,8 @@ final class HeadlessBenchmarkTests: XCTestCase, @unchecked Sendable {
         let ended = try await benchmark(directory, device: FakeDevice(change: wrongOutputs))
             .run(["--runs", "10", "--units", "cpu-only", "--output", "a.json"]) { _ in }
         XCTAssertEqual(ended.state, .failed)
-        XCTAssertEqual(try status(directory, "a.status.json")["message"] as? String, "0 of 1 passed; measurements in a.json")
+        XCTAssertEqual(
+            try status(directory, "a.status.json")["message"] as? String, "0 of 1 passed; measurements in a.json")
     }
 
     func testErrorsEndWithAStatusAndWithoutOldResults() async throws {
@@ -114,7 +117,8 @@ final class HeadlessBenchmarkTests: XCTestCase, @unchecked Sendable {
         let results = directory.url.appendingPathComponent("documents/results.json").path
         XCTAssertTrue(FileManager.default.fileExists(atPath: results))
         for (arguments, message) in [
-            (["--runs", "x"], "--runs is 'x'; valid: 10 to 100000"), (["--bundle", "gone"], "the app has no bundle 'gone'"),
+            (["--runs", "x"], "--runs is 'x'; valid: 10 to 100000"),
+            (["--bundle", "gone"], "the app has no bundle 'gone'"),
         ] {
             let ended = await benchmark.run(arguments) { _ in }
             XCTAssertEqual(ended.logLine, "XFORMER_RESULT: error: \(message)")
@@ -143,10 +147,12 @@ final class HeadlessBenchmarkTests: XCTestCase, @unchecked Sendable {
         await state.settled()
         XCTAssertEqual(state.status?.state, .passed)
         XCTAssertEqual(state.text, state.status?.logLine)
-        let cut = HeadlessState(try benchmark(directory), arguments: ["--runs", "100000"])
+        XCTAssertNil(state.exitCode)
+        let cut = HeadlessState(try benchmark(directory), arguments: ["--runs", "100000", "--end"])
         cut.start()
         cut.cancel()
         await cut.settled()
         XCTAssertEqual(cut.status?.state, .error)
+        XCTAssertEqual(cut.exitCode, 1)
     }
 }

@@ -304,7 +304,8 @@ final class FrameGateTests: XCTestCase, @unchecked Sendable {
                 analyze: { frame in
                     LiveResult(
                         drawing: try Drawing(
-                            source: frame.uprightSize, isMirrored: false, prediction: .classifications([]), palette: []),
+                            source: frame.uprightSize, isMirrored: false, prediction: .classifications([]),
+                            palette: []),
                         inferenceNs: 1)
                 }, deliver: { _ in delivered += 1 }))
         func offer(expecting expected: Int) async throws {

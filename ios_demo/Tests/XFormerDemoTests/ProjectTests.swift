@@ -110,7 +110,7 @@ final class ProjectTests: XCTestCase {
         }
     }
 
-    func testTheSettingsAreThosesOfThePackage() throws {
+    func testTheSettingsAreThoseOfThePackage() throws {
         let manifest = try String(contentsOf: demo.appendingPathComponent("../Package.swift"), encoding: .utf8)
         XCTAssertTrue(manifest.contains(".iOS(.v16)"))
         let settings = try objects("XCBuildConfiguration").compactMap { $0.value["buildSettings"] as? [String: Any] }
@@ -203,7 +203,8 @@ final class ProjectTests: XCTestCase {
     /// WCAG's contrast of the colors that are read on each other: 4.5 and more, light and dark.
     func testColorsCanBeRead() throws {
         func luminance(_ name: String, dark: Bool) throws -> Double {
-            let colors = try json("XFormerDemo/Assets.xcassets/\(name).colorset/Contents.json")["colors"] as? [[String: Any]]
+            let contents = try json("XFormerDemo/Assets.xcassets/\(name).colorset/Contents.json")
+            let colors = contents["colors"] as? [[String: Any]]
             let color = try XCTUnwrap(colors?.first { ($0["appearances"] != nil) == dark }?["color"] as? [String: Any])
             let parts = try XCTUnwrap(color["components"] as? [String: String])
             let linear = try ["red", "green", "blue"].map { part in
@@ -220,7 +221,8 @@ final class ProjectTests: XCTestCase {
             // Of a form's rows: white, or #1C1C1E.
             let screen = dark ? 0.0116 : 1
             for name in ["AccentColor", "Good", "Bad"] {
-                XCTAssertGreaterThanOrEqual(contrast(try luminance(name, dark: dark), screen), 4.5, "\(name), dark \(dark)")
+                let text = try luminance(name, dark: dark)
+                XCTAssertGreaterThanOrEqual(contrast(text, screen), 4.5, "\(name), dark \(dark)")
             }
             let (text, ground) = (try luminance("OnWarning", dark: dark), try luminance("Warning", dark: dark))
             XCTAssertGreaterThanOrEqual(contrast(text, ground), 4.5, "warning, dark \(dark)")

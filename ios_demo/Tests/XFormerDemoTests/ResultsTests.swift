@@ -4,7 +4,9 @@ import XFormerCore
 
 @testable import XFormerDemo
 
-private let palette = [Rgb(red: 0, green: 0, blue: 0), Rgb(red: 128, green: 0, blue: 0), Rgb(red: 0, green: 128, blue: 0)]
+private let palette = [
+    Rgb(red: 0, green: 0, blue: 0), Rgb(red: 128, green: 0, blue: 0), Rgb(red: 0, green: 128, blue: 0),
+]
 
 private func detection(_ index: Int, _ label: String, score: Float = 0.5) -> Detection {
     Detection(index: index, label: label, score: score, box: Box(x1: 0, y1: 0, x2: 2, y2: 1))
@@ -86,7 +88,8 @@ final class ColoredMapTests: XCTestCase {
         let map = try ClassMap(width: 1, height: 1, classes: [0], labels: ["a", "b", "c", "d"])
         XCTAssertThrowsError(
             try Drawing(
-                source: PixelSize(width: 1, height: 1), isMirrored: false, prediction: .classMap(map), palette: palette))
+                source: PixelSize(width: 1, height: 1), isMirrored: false, prediction: .classMap(map),
+                palette: palette))
     }
 }
 

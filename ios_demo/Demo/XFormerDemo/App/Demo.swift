@@ -51,7 +51,7 @@ final class Demo: ObservableObject {
         if HeadlessArguments.isAsked(by: arguments) {
             let benchmark = HeadlessBenchmark(
                 results: ResultStore(directory: documents), open: { try Self.open($0, of: bundles) },
-                device: CoreMLDevice(), log: { print($0) })
+                device: CoreMLDevice(), log: { FileHandle.standardOutput.write(Data("\($0)\n".utf8)) })
             headless = HeadlessState(benchmark, arguments: arguments)
         } else {
             headless = nil

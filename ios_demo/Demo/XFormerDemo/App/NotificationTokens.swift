@@ -4,8 +4,8 @@ import Foundation
 final class NotificationTokens {
     private var tokens: [any NSObjectProtocol] = []
 
-    /// Calls `block` for each notification of that name from `object`, or from any where that is nil; on the main thread
-    /// with `onMain`, else on the thread that tells.
+    /// Calls `block` for each notification of that name from `object`, or from any where that is nil; on the main
+    /// thread with `onMain`, else on the thread that tells.
     func observe(
         _ name: Notification.Name, object: AnyObject? = nil, onMain: Bool = false,
         block: @escaping @Sendable (Notification) -> Void

@@ -39,13 +39,12 @@ struct BenchmarkRunner: Sendable {
         var outcomes: [BenchmarkOutcome] = []
         for target in targets {
             var outcome = BenchmarkOutcome(target: target)
-            var problems: [String] = []
-            if let problem = try problem({ try compare(&outcome, open: open, report: report) }) { problems.append(problem) }
+            let compared = try problem { try compare(&outcome, open: open, report: report) }
             // Also where there is nothing to compare with.
             let measured = try problem {
                 try measure(&outcome, machine: machine, settings: settings, open: open, report: report)
             }
-            if let measured, !problems.contains(measured) { problems.append(measured) }
+            let problems = [compared, measured == compared ? nil : measured].compactMap { $0 }
             outcome.error = problems.isEmpty ? nil : problems.joined(separator: "; ")
             outcomes.append(outcome)
         }

@@ -63,8 +63,8 @@ final class BenchmarkState: ObservableObject {
     /// `open` finds and opens the bundle, which reads files; `problem` says in words why it could not; `results` is
     /// where files lie until they are shared.
     init(
-        open: @escaping @Sendable () throws -> (String, ModelBundle), problem: @escaping @MainActor (any Error) -> String,
-        device: any BenchmarkDevice, results: ResultStore
+        open: @escaping @Sendable () throws -> (String, ModelBundle),
+        problem: @escaping @MainActor (any Error) -> String, device: any BenchmarkDevice, results: ResultStore
     ) {
         self.open = open
         self.problem = problem

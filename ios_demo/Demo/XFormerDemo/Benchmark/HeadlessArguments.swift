@@ -6,6 +6,9 @@ struct HeadlessArguments: Equatable, Sendable {
     /// The argument that asks for a headless benchmark.
     static let flag = "--benchmark"
 
+    /// The argument that lets the app end when the benchmark has ended, with 0 where it passed, else with 1.
+    static let endFlag = "--end"
+
     /// A bundle's name; nil: the first one by name.
     var bundle: String?
 
@@ -24,11 +27,11 @@ struct HeadlessArguments: Equatable, Sendable {
     /// Whether a headless benchmark is asked for.
     static func isAsked(by arguments: [String]) -> Bool { arguments.contains(flag) }
 
-    /// Reads what follows the program's name: `--benchmark`, and `--name value` or `--name=value`.
+    /// Reads what follows the program's name: `--benchmark`, `--end`, and `--name value` or `--name=value`.
     ///
     /// - Throws: ``XFormerError/usage(_:)`` for an unknown name, or a value that can't be right.
     init(_ arguments: [String]) throws {
-        var rest = arguments.filter { $0 != Self.flag }[...]
+        var rest = arguments.filter { $0 != Self.flag && $0 != Self.endFlag }[...]
         while let argument = rest.popFirst() {
             let parts = argument.split(separator: "=", maxSplits: 1, omittingEmptySubsequences: false).map(String.init)
             let name = parts[0]

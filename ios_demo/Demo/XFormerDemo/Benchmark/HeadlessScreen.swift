@@ -1,3 +1,4 @@
+import Foundation
 import SwiftUI
 import UIKit
 
@@ -16,6 +17,9 @@ struct HeadlessScreen: View {
         .onAppear {
             UIApplication.shared.isIdleTimerDisabled = true
             state.start()
+        }
+        .onChange(of: state.exitCode) { code in
+            if let code { exit(code) }
         }
         .onChange(of: scenePhase) { phase in
             if phase == .background { state.cancel() }

@@ -19,6 +19,12 @@ final class HeadlessState: ObservableObject {
         self.arguments = arguments
     }
 
+    /// What the app ends with, where it shall end now; nil where it goes on.
+    var exitCode: Int32? {
+        guard let status, arguments.contains(HeadlessArguments.endFlag) else { return nil }
+        return status.state == .passed ? 0 : 1
+    }
+
     /// Begin, unless that was done.
     func start() {
         guard work == nil else { return }

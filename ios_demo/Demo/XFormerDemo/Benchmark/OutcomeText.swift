@@ -49,7 +49,8 @@ enum OutcomeText {
             }
     }
 
-    /// Why the times can't be relied on, or that they can; and how hot the device was. Empty where nothing was measured.
+    /// Why the times can't be relied on, or that they can; and how hot the device was. Empty where nothing was
+    /// measured.
     static func notes(of outcome: BenchmarkOutcome) -> [String] {
         guard let disturbances = outcome.measurement?.disturbances else { return [] }
         let noise = (disturbances.tooNoisy ?? []).map(Words.noise)

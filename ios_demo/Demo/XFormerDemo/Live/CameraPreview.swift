@@ -52,7 +52,7 @@ final class PreviewView: UIView {
         if #available(iOS 17.0, *), let device = CameraSession.device(side) {
             let made = AVCaptureDevice.RotationCoordinator(device: device, previewLayer: layer)
             coordinator = made
-            observation = made.observe(\.videoRotationAngleForHorizonLevelPreview, options: [.new]) { [weak self] _, _ in
+            observation = made.observe(\.videoRotationAngleForHorizonLevelPreview) { [weak self] _, _ in
                 // The coordinator tells on the main thread.
                 MainActor.assumeIsolated { self?.rotate() }
             }

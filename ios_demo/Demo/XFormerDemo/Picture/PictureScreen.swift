@@ -46,7 +46,7 @@ struct PictureScreen: View {
         case .shown(let shown):
             ZStack {
                 Color.black
-                Image(shown.picture.image, scale: 1, orientation: shown.picture.shownOrientation, label: Text(verbatim: ""))
+                Image(decorative: shown.picture.image, scale: 1, orientation: shown.picture.shownOrientation)
                     .resizable()
                     .scaledToFit()
                 OverlayView(drawing: shown.drawing, mode: .fit)

@@ -46,7 +46,8 @@ final class PictureState: ObservableObject {
     /// `choice` is what the user has chosen to run, `problem` says in words why a model could not be opened, `decode`
     /// reads a picture's file.
     init(
-        models: ModelSlot, choice: @escaping @MainActor () -> Choice, problem: @escaping @MainActor (any Error) -> String,
+        models: ModelSlot, choice: @escaping @MainActor () -> Choice,
+        problem: @escaping @MainActor (any Error) -> String,
         decode: @escaping @Sendable (Data) async throws -> Picture
     ) {
         self.models = models

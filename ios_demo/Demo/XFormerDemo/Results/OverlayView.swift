@@ -12,7 +12,8 @@ struct OverlayView: View {
     var body: some View {
         Canvas { context, size in
             guard size.width > 0, size.height > 0 else { return }
-            let transform = ViewTransform(source: drawing.source, view: size, mode: mode, isMirrored: drawing.isMirrored)
+            let transform = ViewTransform(
+                source: drawing.source, view: size, mode: mode, isMirrored: drawing.isMirrored)
             draw(in: context, size: size, transform: transform)
         }
         .accessibilityHidden(true)

@@ -30,12 +30,13 @@ struct ResultRows: Equatable, Sendable {
     /// Less than this would be written as 0 %.
     private static let leastOthers = 0.005
 
-    /// The lines of a result: the five most probable classes, the five best boxes, or the legend of a class map: at most
-    /// five classes that cover a percent and more. `palette` is the class map's, one color for each class.
+    /// The lines of a result: the five most probable classes, the five best boxes, or the legend of a class map: at
+    /// most five classes that cover a percent and more. `palette` is the class map's, one color for each class.
     init(_ prediction: Prediction, palette: [Rgb]) {
         switch prediction {
         case .classifications(let found):
-            (rows, others, othersShare) = Self.cut(found.map { ResultRow(label: $0.label, share: $0.probability, color: nil) })
+            (rows, others, othersShare) = Self.cut(
+                found.map { ResultRow(label: $0.label, share: $0.probability, color: nil) })
         case .detections(let found):
             (rows, others, othersShare) = Self.cut(
                 found.map {
