@@ -1,7 +1,7 @@
 @_exported import Foundation
 
 // What the app uses of Foundation that Apple's has and Linux's lacks. Here, and in the stubs of AVFoundation, Combine,
-// PhotosUI, SwiftUI, UIKit and UniformTypeIdentifiers, are only members that Apple's modules have, with their signatures
+// PhotosUI, SwiftUI, UIKit and UniformTypeIdentifiers, are only members that Apple's modules have, their signatures
 // as far as they matter to a caller; they do nothing. What the app does not use is left out, so that it is refused.
 
 extension String {
