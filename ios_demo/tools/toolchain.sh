@@ -28,8 +28,8 @@ inside() {
         mkdir -p "$place$repository"
         mount -t proc proc "$place/proc"
         mount --bind "$repository" "$place$repository"
-        exec chroot "$place" /usr/bin/env -i PATH=/usr/sbin:/usr/bin:/sbin:/bin HOME=/root LC_ALL=C.UTF-8 \
-            --chdir="$directory" "$@"
+        exec chroot "$place" /usr/bin/env --ignore-environment --chdir="$directory" \
+            PATH=/usr/sbin:/usr/bin:/sbin:/bin HOME=/root LC_ALL=C.UTF-8 "$@"
     ' inside "$1" "$repository" "$2" "${variables[@]}" "${@:3}"
 }
 
