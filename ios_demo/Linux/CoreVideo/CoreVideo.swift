@@ -58,11 +58,11 @@ public final class CVBuffer {
         let bytesPerRow: Int
         let bytes: UnsafeMutableRawPointer
 
-        init(width: Int, height: Int, bytesPerPixel: Int) {
+        /// At least `padding` bytes a row: code that ignores them reads what it should not. A frame's planes differ.
+        init(width: Int, height: Int, bytesPerPixel: Int, padding: Int = 16) {
             self.width = width
             self.height = height
-            // At least 16 bytes of padding: code that ignores it reads what it should not.
-            bytesPerRow = (width * bytesPerPixel + 16 + 63) / 64 * 64
+            bytesPerRow = (width * bytesPerPixel + padding + 63) / 64 * 64
             bytes = malloc(bytesPerRow * height)
             memset(bytes, 0xA5, bytesPerRow * height)
         }
@@ -87,11 +87,11 @@ public final class CVBuffer {
             planes = [Plane(width: width, height: height, bytesPerPixel: 4)]
             isPlanar = false
         case kCVPixelFormatType_420YpCbCr8BiPlanarFullRange, kCVPixelFormatType_420YpCbCr8BiPlanarVideoRange:
-            let half = Plane(width: (width + 1) / 2, height: (height + 1) / 2, bytesPerPixel: 2)
+            let half = Plane(width: (width + 1) / 2, height: (height + 1) / 2, bytesPerPixel: 2, padding: 80)
             planes = [Plane(width: width, height: height, bytesPerPixel: 1), half]
             isPlanar = true
         case kCVPixelFormatType_420YpCbCr10BiPlanarFullRange:
-            let half = Plane(width: (width + 1) / 2, height: (height + 1) / 2, bytesPerPixel: 4)
+            let half = Plane(width: (width + 1) / 2, height: (height + 1) / 2, bytesPerPixel: 4, padding: 80)
             planes = [Plane(width: width, height: height, bytesPerPixel: 2), half]
             isPlanar = true
         default: return nil
