@@ -166,6 +166,26 @@ public final class CGImage: @unchecked Sendable {
     }
 }
 
+extension CGImage {
+    /// A part of the image, whose rows are as far apart as the image's: the data begins at its first pixel and ends at
+    /// its last. Pixels must be of whole bytes.
+    public func cropping(to rect: CGRect) -> CGImage? {
+        let whole = CGRect(x: 0, y: 0, width: width, height: height)
+        let part = rect.integral.intersection(whole)
+        guard !part.isEmpty, let space = colorSpace, let data = dataProvider?.data else { return nil }
+        let (x, y) = (Int(part.minX), Int(part.minY))
+        let (columns, rows) = (Int(part.width), Int(part.height))
+        let first = y * bytesPerRow + x * bitsPerPixel / 8
+        let length = (rows - 1) * bytesPerRow + columns * bitsPerPixel / 8
+        return CGDataProvider(data: data.subdata(with: NSRange(location: first, length: length)) as NSData).flatMap {
+            CGImage(
+                width: columns, height: rows, bitsPerComponent: bitsPerComponent, bitsPerPixel: bitsPerPixel,
+                bytesPerRow: bytesPerRow, space: space, bitmapInfo: bitmapInfo, provider: $0, decode: decode,
+                shouldInterpolate: shouldInterpolate, intent: .defaultIntent)
+        }
+    }
+}
+
 public enum CGBlendMode: Int32, Sendable {
     case normal = 0
     case copy = 17

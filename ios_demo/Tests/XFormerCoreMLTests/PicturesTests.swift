@@ -277,7 +277,12 @@ final class PicturesTests: XCTestCase {
         XCTAssertEqual(row[3 * (height - 1)], 2)
         try row.withUnsafeMutableBufferPointer { try rows.row(0, into: $0) }
         XCTAssertEqual(row[0], 1)
-        XCTAssertLessThan(peakBytes() - before, 50_000_000)
+        #if os(Linux)
+        let copies = 0
+        #else
+        let copies = 1  // a data provider may give its data as a copy
+        #endif
+        XCTAssertLessThan(peakBytes() - before, copies * data.length + 50_000_000)
     }
 
     /// The most memory of this process so far.
@@ -311,12 +316,14 @@ final class PicturesTests: XCTestCase {
     }
     #endif
 
+    #if os(Linux)  // Apple's Core Graphics makes no such image
     func testTooFewBytesAreRefused() throws {
         let stored = try image([1, 2, 3, 4, 5], width: 2, height: 1, bitsPerPixel: 24)
         XCTAssertEqual(
             refusal(XFormerError.image) { try Pictures.rows(stored) },
             "the image of 2x1 has 5 bytes; it needs 6")
     }
+    #endif
 
     func testAMaskIsRefused() throws {
         let provider = try XCTUnwrap(CGDataProvider(data: NSData(data: Data([255])) as CFData))
@@ -325,9 +332,14 @@ final class PicturesTests: XCTestCase {
                 maskWidth: 1, height: 1, bitsPerComponent: 8, bitsPerPixel: 8, bytesPerRow: 1, provider: provider,
                 decode: nil, shouldInterpolate: false))
         XCTAssertTrue(refusal(XFormerError.image) { try Pictures.rows(mask) }.contains("mask"))
+    }
+
+    #if os(Linux)  // Apple's Core Graphics need not make an image of alpha in a color space
+    func testAnImageOfAlphaAloneIsRefused() throws {
         let alpha = try image([255], width: 1, height: 1, bitsPerPixel: 8, space: grey, alpha: .alphaOnly)
         XCTAssertTrue(refusal(XFormerError.image) { try Pictures.rows(alpha) }.contains("mask"))
     }
+    #endif
 
     func testRowsOutsideAreRefused() throws {
         let rows = try Pictures.rows(image([1, 2, 3], width: 1, height: 1, bitsPerPixel: 24))
@@ -337,6 +349,18 @@ final class PicturesTests: XCTestCase {
             _ = refusal(XFormerError.usage) { try row.withUnsafeMutableBufferPointer { try rows.row(y, into: $0) } }
         }
         _ = refusal(XFormerError.usage) { try short.withUnsafeMutableBufferPointer { try rows.row(0, into: $0) } }
+    }
+
+    func testACroppedImageIsReadFromItsOwnFirstPixel() throws {
+        var random = Seeded(4)
+        let whole = try random.picture(9, 7)
+        let cropped = try XCTUnwrap(Pictures.cgImage(whole).cropping(to: CGRect(x: 2, y: 3, width: 5, height: 4)))
+        var expected: [UInt8] = []
+        for y in 3..<7 {
+            let first = 3 * (9 * y + 2)
+            expected += whole.bytes[first..<first + 15]
+        }
+        XCTAssertEqual(try Pictures.rgb(cropped).bytes, expected)
     }
 
     func testAPictureToShow() throws {
