@@ -77,10 +77,11 @@ final class ModelBundleTests: XCTestCase {
     func testAnArtifactThatIsADirectoryHasTheSha256OfWhatSha256sumPrints() throws {
         try withTemporaryDirectory { directory in
             // Of tree_sha256 in xformer_mobile/files.py for the same files. The first two change places in UTF-16, and
-            // the next in Swift's order of texts, to which the accent is part of its letter.
+            // the next in Swift's order of texts, to which the accent is part of its letter. None is written as Apple's
+            // Foundation would not store it: it takes letters such as U+00E9 apart.
             let files = [
-                "\u{ff5e}": "four", "\u{1f600}": "five", "e\u{301}": "six", "f": "seven", "\u{e9}t\u{e9}": "eight",
-                "b": "one", "a/c.bin": "two", "a.b": "three",
+                "\u{ff5e}": "four", "\u{1f600}": "five", "e\u{301}": "six", "f": "seven", "b": "one",
+                "a/c.bin": "two", "a.b": "three",
             ]
             for (name, content) in files {
                 let url = directory.appendingPathComponent(name)
@@ -91,7 +92,7 @@ final class ModelBundleTests: XCTestCase {
             try FileManager.default.createDirectory(
                 at: directory.appendingPathComponent("empty"), withIntermediateDirectories: false)
             XCTAssertEqual(
-                try treeSha256(directory), "2aa60d59a2f691172bd40991204ce88499b1a9456537be6883228a9af8126179")
+                try treeSha256(directory), "fb22f19953f38bb02fa769236abe8639a5f64cd191e9d158d197b9e1ac3412a4")
         }
     }
 
