@@ -31,7 +31,7 @@ struct Arguments: Equatable {
 
         examples:
           xformer-bench-apple my-bundle
-          xformer-bench-apple my-bundle --compute-units cpu-and-neural-engine --golden --json iphone.json
+          xformer-bench-apple my-bundle --compute-units cpu-and-neural-engine --golden --json mac.json
 
         Exit status: 0 success; 1 the model can't be run, or does not return what it should; 2 wrong usage.
         """
