@@ -37,6 +37,13 @@ public enum UserInterfaceSizeClass: Sendable {
     case regular
 }
 
+public enum DynamicTypeSize: Hashable, Sendable {
+    case large
+    case accessibility1
+
+    public var isAccessibilitySize: Bool { self == .accessibility1 }
+}
+
 public enum LegibilityWeight: Hashable, Sendable {
     case regular
     case bold
@@ -51,6 +58,8 @@ public struct EnvironmentValues {
     public var scenePhase: ScenePhase { .active }
 
     public var verticalSizeClass: UserInterfaceSizeClass? { nil }
+
+    public var dynamicTypeSize: DynamicTypeSize { .large }
 
     public var legibilityWeight: LegibilityWeight? { nil }
 

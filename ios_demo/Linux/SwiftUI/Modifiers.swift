@@ -14,8 +14,6 @@ extension View {
 
     public nonisolated func padding(_ length: CGFloat) -> some View { self }
 
-    public nonisolated func layoutPriority(_ value: Double) -> some View { self }
-
     public nonisolated func scaledToFit() -> some View { self }
 
     public nonisolated func clipped(antialiased: Bool = false) -> some View { self }

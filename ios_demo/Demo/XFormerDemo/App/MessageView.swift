@@ -20,22 +20,27 @@ struct MessageView: View {
     }
 }
 
-/// Picture above, results below; side by side where the screen is low.
+/// Picture above, results below; side by side where the screen is low. The results get what they need up to a limit,
+/// and half of the screen where letters are very large; the picture gets the rest.
 struct ResultLayout<Picture: View, Panel: View>: View {
     @ViewBuilder let picture: Picture
     @ViewBuilder let panel: Panel
 
     @Environment(\.verticalSizeClass) private var verticalSizeClass
+    @Environment(\.dynamicTypeSize) private var dynamicTypeSize
 
     var body: some View {
         let isLow = verticalSizeClass == .compact
         let layout = isLow ? AnyLayout(HStackLayout(spacing: 0)) : AnyLayout(VStackLayout(spacing: 0))
+        let hasLargeLetters = dynamicTypeSize.isAccessibilitySize
         layout {
+            // No layout priority: the picture, which takes all it can get, would leave the list no height at all.
             picture
                 .frame(maxWidth: .infinity, maxHeight: .infinity)
-                .layoutPriority(1)
             panel
-                .frame(maxWidth: isLow ? 360 : .infinity, maxHeight: isLow ? .infinity : 280)
+                .frame(
+                    maxWidth: isLow && !hasLargeLetters ? 360 : .infinity,
+                    maxHeight: isLow || hasLargeLetters ? .infinity : 280)
         }
     }
 }
