@@ -18,6 +18,8 @@ open class UIView: UIResponder {
 
     open var window: UIWindow? { nil }
 
+    open func didMoveToWindow() {}
+
     open func layoutSubviews() {}
 }
 
@@ -28,7 +30,16 @@ open class UIWindow: UIView {
 
 @MainActor
 open class UIWindowScene: UIResponder {
+    public final class Geometry: NSObject {}
+
     open var interfaceOrientation: UIInterfaceOrientation { .portrait }
+
+    open var effectiveGeometry: Geometry { Geometry() }
+
+    public nonisolated func observe<Value>(
+        _ keyPath: KeyPath<UIWindowScene, Value>, options: NSKeyValueObservingOptions = [],
+        changeHandler: @escaping @Sendable (UIWindowScene, NSKeyValueObservedChange<Value>) -> Void
+    ) -> NSKeyValueObservation { NSKeyValueObservation() }
 }
 
 public enum UIInterfaceOrientation: Int, Sendable {
@@ -37,12 +48,6 @@ public enum UIInterfaceOrientation: Int, Sendable {
     case portraitUpsideDown = 2
     case landscapeLeft = 4
     case landscapeRight = 3
-}
-
-@MainActor
-open class UIDevice: NSObject {
-    public nonisolated static let orientationDidChangeNotification = Notification.Name(
-        "UIDeviceOrientationDidChangeNotification")
 }
 
 @MainActor

@@ -24,7 +24,8 @@ final class PreviewView: UIView {
 
     // iOS 17 and later tell the rotation, also of cameras that are built in otherwise than the usual ones.
     private var coordinator: NSObject?
-    private var observation: NSKeyValueObservation?
+    private var angle: NSKeyValueObservation?
+    private var geometry: NSKeyValueObservation?
 
     override class var layerClass: AnyClass { AVCaptureVideoPreviewLayer.self }
 
@@ -33,11 +34,9 @@ final class PreviewView: UIView {
         super.init(frame: .zero)
         preview?.session = camera.session
         preview?.videoGravity = .resizeAspectFill
-        // Half a turn does not lay the view out again; and before the session runs there is nothing to be turned.
-        for name in [UIDevice.orientationDidChangeNotification, AVCaptureSession.didStartRunningNotification] {
-            tokens.observe(name, onMain: true) { [weak self] _ in
-                MainActor.assumeIsolated { self?.rotate() }
-            }
+        // Before the session runs there is nothing to be turned.
+        tokens.observe(AVCaptureSession.didStartRunningNotification, onMain: true) { [weak self] _ in
+            MainActor.assumeIsolated { self?.rotate() }
         }
     }
 
@@ -47,15 +46,25 @@ final class PreviewView: UIView {
     func show(_ side: CameraSide) {
         if side == self.side { return }
         self.side = side
-        observation = nil
+        angle = nil
         coordinator = nil
         if #available(iOS 17.0, *), let device = CameraSession.device(side) {
             let made = AVCaptureDevice.RotationCoordinator(device: device, previewLayer: layer)
             coordinator = made
-            observation = made.observe(\.videoRotationAngleForHorizonLevelPreview) { [weak self] _, _ in
+            angle = made.observe(\.videoRotationAngleForHorizonLevelPreview) { [weak self] _, _ in
                 // The coordinator tells on the main thread.
                 MainActor.assumeIsolated { self?.rotate() }
             }
+        }
+        rotate()
+    }
+
+    override func didMoveToWindow() {
+        super.didMoveToWindow()
+        // Half a turn does not lay the view out again; and the device turns before the app's screen does.
+        geometry = window?.windowScene?.observe(\.effectiveGeometry) { [weak self] _, _ in
+            // UIKit changes it on the main thread.
+            MainActor.assumeIsolated { self?.rotate() }
         }
         rotate()
     }

@@ -23,7 +23,8 @@ final class CameraSession: NSObject, CameraSource, @unchecked Sendable {
         super.init()
         tokens.observe(AVCaptureSession.wasInterruptedNotification, object: session) { [weak self] notification in
             let reason = notification.userInfo?[AVCaptureSessionInterruptionReasonKey] as? Int
-            self?.tell(.problem(Self.problem(of: reason.flatMap(AVCaptureSession.InterruptionReason.init))))
+            let problem = Self.problem(of: reason.flatMap(AVCaptureSession.InterruptionReason.init))
+            if let problem { self?.tell(.problem(problem)) }
         }
         tokens.observe(AVCaptureSession.interruptionEndedNotification, object: session) { [weak self] _ in
             self?.tell(.resumed)
@@ -129,8 +130,10 @@ final class CameraSession: NSObject, CameraSource, @unchecked Sendable {
         }
     }
 
-    private static func problem(of reason: AVCaptureSession.InterruptionReason?) -> CameraProblem {
+    /// Nil for what is none: in the background the screen stops the camera by itself.
+    private static func problem(of reason: AVCaptureSession.InterruptionReason?) -> CameraProblem? {
         switch reason {
+        case .videoDeviceNotAvailableInBackground: nil
         case .videoDeviceInUseByAnotherClient: .inUse
         case .videoDeviceNotAvailableWithMultipleForegroundApps: .sharedScreen
         case .videoDeviceNotAvailableDueToSystemPressure: .pressure
