@@ -88,7 +88,13 @@ final class ProjectTests: XCTestCase {
         }
         for (_, configuration) in try objects("XCBuildConfiguration") {
             let settings = try XCTUnwrap(configuration["buildSettings"] as? [String: Any])
-            if let plist = settings["INFOPLIST_FILE"] as? String { paths.append(plist) }
+            if let plist = settings["INFOPLIST_FILE"] as? String {
+                paths.append(plist)
+                // Else Xcode would copy it into the app a second time, and refuse to.
+                let folders = try objects("PBXFileSystemSynchronizedBuildFileExceptionSet").values
+                let names = folders.flatMap { $0["membershipExceptions"] as? [String] ?? [] }
+                XCTAssertTrue(names.contains { plist == "XFormerDemo/\($0)" }, plist)
+            }
             if let icon = settings["ASSETCATALOG_COMPILER_APPICON_NAME"] as? String {
                 paths.append("XFormerDemo/Assets.xcassets/\(icon).appiconset/Contents.json")
             }
@@ -236,7 +242,23 @@ final class ProjectTests: XCTestCase {
         let keys = Set(try XCTUnwrap(catalog["strings"] as? [String: Any]).keys)
         let code = try String(contentsOf: demo.appendingPathComponent("XFormerDemo/App/Words.swift"), encoding: .utf8)
         XCTAssertEqual(try Set(localized(in: code)), keys)
+        try checkThatEachTextIsUsed(code)
         XCTAssertGreaterThan(keys.count, 100)
+    }
+
+    private func checkThatEachTextIsUsed(_ words: String) throws {
+        let app = demo.appendingPathComponent("XFormerDemo")
+        let paths = try FileManager.default.subpathsOfDirectory(atPath: app.path).filter { $0.hasSuffix(".swift") }
+        let code = try paths.map { try String(contentsOf: app.appendingPathComponent($0), encoding: .utf8) }
+        let used = Set(try matches(of: #"Words\.(\w+)"#, in: code.joined()))
+        let named = Set(try matches(of: #"static (?:let|func) (\w+)"#, in: words))
+        XCTAssertEqual(named.subtracting(used), [])
+        XCTAssertGreaterThan(named.count, 100)
+    }
+
+    private func matches(of pattern: String, in text: String) throws -> [String] {
+        try NSRegularExpression(pattern: pattern).matches(in: text, range: NSRange(text.startIndex..., in: text))
+            .compactMap { Range($0.range(at: 1), in: text).map { String(text[$0]) } }
     }
 
     /// The keys that Swift makes of `String(localized:)`: what is put in becomes %@.

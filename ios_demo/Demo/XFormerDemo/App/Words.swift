@@ -29,7 +29,6 @@ enum Words {
 
     // MARK: Camera
 
-    static let liveTitle = String(localized: "Camera")
     static let openPicture = String(localized: "Picture")
     static let openSetup = String(localized: "Model")
     static let openBenchmark = String(localized: "Benchmark")
@@ -110,6 +109,9 @@ enum Words {
     static let pictureNone = String(localized: "Choose a picture, and the model's result is drawn over it.")
     static let pictureWorking = String(localized: "Looking at the picture…")
     static let pictureUnreadable = String(localized: "Its file can't be read.")
+    static let pictureLeft = String(localized: "Stopped: the app left the screen. Choose the picture again.")
+    static let pictureMemory = String(
+        localized: "Stopped: the device is short of memory. Close other apps, and choose the picture again.")
     static let chosenPicture = String(localized: "The chosen picture")
     static func pictureFailed(_ why: String) -> String { String(localized: "The picture can't be used: \(why)") }
     static func pictureFigures(_ engine: String, size: String, inference: String) -> String {
@@ -126,7 +128,6 @@ enum Words {
     static let importBundle = String(localized: "Import a bundle's folder")
     static let removeBundle = String(localized: "Remove the imported bundle")
     static let importWorking = String(localized: "Importing…")
-    static let chosen = String(localized: "Chosen")
     static let taskClassify = String(localized: "classify")
     static let taskDetect = String(localized: "detect")
     static let taskSegment = String(localized: "segment")

@@ -1,5 +1,6 @@
 import PhotosUI
 import SwiftUI
+import UIKit
 import UniformTypeIdentifiers
 import XFormerCoreML
 
@@ -7,6 +8,7 @@ import XFormerCoreML
 struct PictureScreen: View {
     @StateObject private var state: PictureState
 
+    @Environment(\.scenePhase) private var scenePhase
     @State private var photo: PhotosPickerItem?
     @State private var isChoosingFile = false
 
@@ -27,12 +29,24 @@ struct PictureScreen: View {
         .navigationTitle(Text(verbatim: Words.pictureTitle))
         .navigationBarTitleDisplayMode(.inline)
         .onChange(of: photo) { chosen in
-            if let chosen { state.look { try await chosen.loadTransferable(type: Data.self) } }
+            guard let chosen else { return }
+            // So that the same photo, when it is chosen once more, is a change.
+            photo = nil
+            state.look { try await chosen.loadTransferable(type: Data.self) }
         }
         .fileImporter(isPresented: $isChoosingFile, allowedContentTypes: [.image]) { picked in
             state.look { try Self.read(picked) }
         }
-        .onDisappear(perform: state.leave)
+        .onDisappear { state.stop(Words.pictureLeft) }
+        .onChange(of: scenePhase) { phase in
+            // In the background there is no GPU.
+            if phase == .background { state.stop(Words.pictureLeft) }
+        }
+        .onReceive(
+            NotificationCenter.default.publisher(for: UIApplication.didReceiveMemoryWarningNotification)
+        ) { _ in
+            state.stop(Words.pictureMemory)
+        }
     }
 
     @ViewBuilder private var stage: some View {

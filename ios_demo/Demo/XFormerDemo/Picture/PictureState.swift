@@ -68,11 +68,12 @@ final class PictureState: ObservableObject {
         }
     }
 
-    /// The screen is left, or the system is short of memory: stop, and free what is not shown.
-    func leave() {
+    /// The screen is left, the app goes to the background, or the system is short of memory: stop, and free the model.
+    /// A result stays; of a picture that was still looked at, `why` is said.
+    func stop(_ why: String) {
         work?.cancel()
         models.want(nil)
-        if case .working = phase { phase = .empty }
+        if case .working = phase { phase = .failed(why) }
     }
 
     /// Waits until the picture that was chosen last was looked at.
