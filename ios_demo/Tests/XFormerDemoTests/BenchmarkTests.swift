@@ -171,6 +171,9 @@ final class OutcomeTextTests: XCTestCase {
         XCTAssertEqual(table[0], ["phase", "samples", "min", "median", "p90", "p99", "spread"])
         XCTAssertEqual(table.dropFirst().map { $0[0] }, ["load", "first run", "preprocess", "inference", "postprocess"])
         XCTAssertEqual(Set(table.map(\.count)), [7])
+        XCTAssertEqual(
+            OutcomeText.sentence(for: ["load", "1", "2 ms", "3 ms", "4 ms", "5 ms", "6 %"], under: table[0]),
+            "load, samples 1, min 2 ms, median 3 ms, p90 4 ms, p99 5 ms, spread 6 %")
         XCTAssertEqual(OutcomeText.notes(of: good).last, "Thermal state: this device does not say")
         let bad = try await BenchmarkRunner(bundle: bundle, device: FakeDevice(change: wrongOutputs))
             .run([target], runs: 10) { _ in }.outcomes[0]

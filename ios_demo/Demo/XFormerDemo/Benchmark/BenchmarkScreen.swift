@@ -57,7 +57,11 @@ struct BenchmarkScreen: View {
         }
         .navigationTitle(Text(verbatim: Words.benchmarkTitle))
         .task { await state.appear() }
-        .onDisappear { state.cancel(Words.benchmarkLeft) }
+        .onDisappear {
+            state.cancel(Words.benchmarkLeft)
+            // A screen that is gone is not told that the run has ended.
+            UIApplication.shared.isIdleTimerDisabled = false
+        }
         .onChange(of: scenePhase) { phase in
             // In the background the system slows the app down: what is measured there means nothing.
             if phase == .background { state.cancel(Words.benchmarkLeft) }
@@ -125,7 +129,8 @@ private struct OutcomeSection: View {
     }
 }
 
-/// The times of a target; scrolls sideways where letters are large.
+/// The times of a target; scrolls sideways where letters are large. VoiceOver reads a row at its first cell: a modifier
+/// of a whole `GridRow` goes to each of its cells.
 private struct TimeTable: View {
     let lines: [[String]]
 
@@ -139,9 +144,10 @@ private struct TimeTable: View {
                                 .font(number == 0 ? .caption.bold() : .caption)
                                 .monospacedDigit()
                                 .gridColumnAlignment(column == 0 ? .leading : .trailing)
+                                .accessibilityLabel(Text(verbatim: OutcomeText.sentence(for: cells, under: lines[0])))
+                                .accessibilityHidden(number == 0 || column > 0)
                         }
                     }
-                    .accessibilityElement(children: .combine)
                 }
             }
         }

@@ -49,6 +49,12 @@ enum OutcomeText {
             }
     }
 
+    /// A row of the table for VoiceOver, each cell with its heading: "inference, samples 200, min 3.1 ms, ...".
+    static func sentence(for row: [String], under headings: [String]) -> String {
+        let cells = zip(headings, row).dropFirst().map { Words.resultShare($0, share: $1) }
+        return (row.prefix(1) + cells).joined(separator: Words.separator)
+    }
+
     /// Why the times can't be relied on, or that they can; and how hot the device was. Empty where nothing was
     /// measured.
     static func notes(of outcome: BenchmarkOutcome) -> [String] {
