@@ -64,12 +64,18 @@ final class PictureStateTests: XCTestCase, @unchecked Sendable {
         guard case .shown = state.phase else { return XCTFail("\(state.phase)") }
     }
 
-    func testLeavingStops() async {
+    func testStoppingIsSaidAndAResultStays() async {
         let state = state(model: FakeModel(answer: .success(found)))
-        state.look { Data([1]) }
-        state.leave()
-        await state.settled()
+        state.stop(Words.pictureLeft)
         guard case .empty = state.phase else { return XCTFail("\(state.phase)") }
+        state.look { Data([1]) }
+        state.stop(Words.pictureMemory)
+        await state.settled()
+        guard case .failed(Words.pictureMemory) = state.phase else { return XCTFail("\(state.phase)") }
+        state.look { Data([1]) }
+        await state.settled()
+        state.stop(Words.pictureLeft)
+        guard case .shown = state.phase else { return XCTFail("\(state.phase)") }
     }
 
     func testMapSizes() async {
@@ -149,6 +155,20 @@ final class SetupStateTests: XCTestCase, @unchecked Sendable {
         state.removeChosen()
         await state.settled()
         XCTAssertEqual(state.rows?.count, 2)
+    }
+
+    func testAnImportWaitsForALookAndIsNotOverWithIt() async throws {
+        let (state, _, _, _) = try made()
+        let outside = try Directory()
+        let folder = try outside.bundle("mine", task: .segment)
+        state.refresh()
+        state.importBundle(.success(folder))
+        while state.rows == nil {
+            XCTAssertTrue(state.isImporting)
+            await Task.yield()
+        }
+        await state.settled()
+        XCTAssertFalse(state.isImporting)
     }
 
     func testAFolderThatIsNoBundleIsSaid() async throws {

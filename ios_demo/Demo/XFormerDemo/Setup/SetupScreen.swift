@@ -76,7 +76,9 @@ struct ChoiceRow: View {
                 }
                 Spacer()
                 if isChosen {
+                    // Said by the trait.
                     Image(systemName: "checkmark")
+                        .accessibilityHidden(true)
                 }
             }
         }

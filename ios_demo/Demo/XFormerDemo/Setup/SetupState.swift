@@ -76,8 +76,12 @@ final class SetupState: ObservableObject {
     func removeChosen() {
         guard let chosen, chosen.isImported else { return }
         run { bundles in
-            try bundles.remove(chosen)
-            return .removed
+            do {
+                try bundles.remove(chosen)
+                return .removed
+            } catch {
+                return .kept(error.localizedDescription)
+            }
         }
     }
 
@@ -92,6 +96,9 @@ final class SetupState: ObservableObject {
     private enum Change: Sendable {
         case imported(StoredBundle)
         case removed
+
+        /// An imported bundle could not be removed; the text says why.
+        case kept(String)
     }
 
     /// One change after the other, each followed by a look at what there is now; files are not for the main actor.
@@ -116,13 +123,17 @@ final class SetupState: ObservableObject {
         case .success(.imported(let bundle)):
             choose(Choice(bundle: bundle.name, units: choice.units))
             notice = Words.importDone(bundle.name)
+            isImporting = false
         case .success(.removed):
             choose(Choice(bundle: nil, units: choice.units))
             notice = nil
+        case .success(.kept(let why)): notice = Words.somethingFailed(why)
+        // A look at the bundles alone; an import may still be waiting for its turn.
         case .success(nil): break
-        case .failure(let error): notice = Words.importFailed(error.localizedDescription)
+        case .failure(let error):
+            notice = Words.importFailed(error.localizedDescription)
+            isImporting = false
         }
-        isImporting = false
     }
 
     private func choose(_ next: Choice) {
