@@ -6,6 +6,7 @@
 # a minute) and used again after that: XFORMER_SWIFT, by default ~/.cache/xformer-mobile/swift. Inside it the repository
 # has the same path as outside, and variables whose names begin with XFORMER_ have the same values.
 set -euo pipefail
+PATH=$PATH:/usr/sbin:/sbin  # chroot and debootstrap are root's
 repository=$(cd "$(dirname "$0")/../.." && pwd)
 place=${XFORMER_SWIFT:-${XDG_CACHE_HOME:-$HOME/.cache}/xformer-mobile/swift}
 mirror=${DEBIAN_MIRROR:-http://deb.debian.org/debian}
