@@ -9,7 +9,6 @@ set -euo pipefail
 PATH=$PATH:/usr/sbin:/sbin  # chroot and debootstrap are root's
 repository=$(cd "$(dirname "$0")/../.." && pwd)
 place=${XFORMER_SWIFT:-${XDG_CACHE_HOME:-$HOME/.cache}/xformer-mobile/swift}
-mirror=${DEBIAN_MIRROR:-http://deb.debian.org/debian}
 packages=(
     swiftlang libc6-dev g++ libstdc++-14-dev git ca-certificates pkgconf
     libonnxruntime-dev libpng-dev libssl-dev  # in place of Apple's Core ML, ImageIO and CryptoKit
@@ -45,8 +44,10 @@ make_place() {
         apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq debootstrap > /dev/null
     fi
     rm -rf --one-file-system "$place".new.*
-    local new=$place.new.$$
-    debootstrap --variant=minbase --include=ca-certificates trixie "$new" "$mirror" > "$place.log" 2>&1 &&
+    # The mirror that apt has; on Ubuntu, which has none of Debian's, debootstrap's own.
+    local new=$place.new.$$ mirror
+    mirror=$(apt-get indextargets --format '$(REPO_URI)' 'Created-By: Packages' 'Label: Debian' | sed -n 1p)
+    debootstrap --variant=minbase --include=ca-certificates trixie "$new" $mirror > "$place.log" 2>&1 &&
         inside "$new" / env DEBIAN_FRONTEND=noninteractive \
             apt-get install -y -qq --no-install-recommends "${packages[@]}" >> "$place.log" 2>&1 ||
         { tail -n 5 "$place.log" >&2; echo "Swift could not be installed; all of the output: $place.log" >&2; exit 1; }
