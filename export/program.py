@@ -62,8 +62,8 @@ def export_program(
     Raises:
         ConversionError: PyTorch can't trace the module.
     """
+    program = trace_program(module, example)
     with _trace_errors():
-        program = torch.export.export(module, example, strict=False)
         decomposed: ExportedProgram = program.run_decompositions(dict(decompositions or {}))
         return decomposed
 
