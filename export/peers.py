@@ -30,6 +30,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from xformer_export.channels_last import to_channels_last
 from xformer_export.formats import CONVERTERS
 from xformer_export.prepare import Network, Options, Prepared
+from xformer_export.to_onnx import target_here
 from xformer_mobile.bench.peers import BASE, MATMUL, REFERENCE, Contender
 from xformer_mobile.errors import ParityError, UnavailableError
 from xformer_mobile.mobile import to_mobile
@@ -386,7 +387,7 @@ def export_contender(
     if name == BASE:
         reference = _drawn(variant, size)
         prepared = Prepared(reference, to_mobile(reference), {"source": "untrained", "seed": SEED})
-        converter.convert(prepared, Options(), path)
+        converter.convert(prepared, Options(onnx_target=target_here()), path)
         title, parameters, truth = variant, count_parameters(reference), _Reference(reference)
         counted = to_channels_last(prepared.mobile) if format == "tflite" else prepared.mobile
     else:

@@ -71,7 +71,7 @@ class Options:
     """How to convert: what every converter is given, and reads what concerns it.
 
     ``precision`` is fp32, fp16, int8-weights or int8; ``minimum_ios`` is for Core ML, ``backend`` for ExecuTorch,
-    ``onnx_target`` (arm or x86) for int8 in ONNX. For int8 there are ``calibration``, the paths ``keep_float`` of the
+    ``onnx_target`` (arm or x86) for ONNX. For int8 there are ``calibration``, the paths ``keep_float`` of the
     mobile form's modules that stay float, and ``step``, which is called with what is being done.
     """
 

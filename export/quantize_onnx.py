@@ -36,7 +36,7 @@ TARGETS = {"arm": "QInt8", "x86": "QUInt8"}
 
 INT8_OPS = ("Add", "Concat", "Conv", "GlobalAveragePool", "Mul", "Resize", "Sigmoid")
 
-WEIGHTED_OPS = {"Conv": 0, "MatMul": 1, "Mul": 1}
+WEIGHTED_OPS = {"Conv": 0, "MatMul": 1, "Mul": 0}
 """What has constants as its second input, and along which of their axes there are scales: the output channels, or the
 heads of XFA's kernel over the tokens."""
 

@@ -2,7 +2,9 @@
 
 Opset 20, which ONNX Runtime reads since its version 1.17, has GELU as one operator. LayerNorm is one too, over the last
 axis: the transposes around it cost less than means over the channels do, and in int8 ONNX Runtime, whose convolutions
-are channels-last there, drops most of them. A mean over both spatial axes is GlobalAveragePool.
+are channels-last there, drops most of them. A mean over both spatial axes is GlobalAveragePool. Each of the targets,
+arm and x86, has a form of its own: of int8 (:mod:`xformer_export.quantize_onnx`) and of what is computed in float
+(:mod:`xformer_export.wide_maps`).
 """
 
 from __future__ import annotations
@@ -22,6 +24,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 
 from xformer_export.op_rules import check_graph
 from xformer_export.placement import Placement
@@ -29,18 +32,19 @@ from xformer_export.prepare import PRODUCER, Converted, Network, Options, Prepar
 from xformer_export.program import conversion_errors, trace_program
 from xformer_export.quantize_onnx import quantize, quantize_weights
 from xformer_export.token_rows import to_token_rows
+from xformer_export.wide_maps import with_wide_maps
 from xformer_mobile import __version__
 from xformer_mobile.artifact import FORMATS, INPUT_NAME
 from xformer_mobile.errors import ConversionError, UsageError
 from xformer_mobile.files import output_errors
-from xformer_mobile.mobile import ChannelNorm
+from xformer_mobile.mobile import ChannelNorm, MobileXFormer
 from xformer_mobile.optional import require
 
-__all__ = ["OPSET", "check_ort_target", "convert", "convert_network", "convert_to_ort"]
+__all__ = ["OPSET", "check_ort_target", "convert", "convert_network", "convert_to_ort", "form_for", "target_here"]
 
 OPSET = 20
 
-ARM_MACHINES = frozenset({"aarch64", "arm64"})
+_ARM_MACHINES = frozenset({"aarch64", "arm64"})
 
 KEPT_IN_FP32 = ("GlobalAveragePool", "AveragePool")
 """Reductions of an fp16 graph that stay in fp32, with all of LayerNorm."""
@@ -54,7 +58,7 @@ def convert(prepared: Prepared, options: Options, path: Path) -> Converted:
         MissingDependencyError: onnx, onnxscript or onnxsim is not installed.
     """
     onnx = require("onnx", extra="onnx")
-    model = _float_model(onnx, prepared)
+    model = _float_model(onnx, prepared, options)
     quantization: dict[str, Any] = {}
     if options.precision == "fp16":
         model = _to_half(prepared, model)
@@ -65,7 +69,11 @@ def convert(prepared: Prepared, options: Options, path: Path) -> Converted:
     ops = Counter(node.op_type for node in model.graph.node)
     check_graph("onnx", ops, ranks)
     _write(model, path)
-    graph = {"ops": dict(sorted(ops.items())), "mobile_usability": _mobile_usability(path)}
+    graph = {
+        "target": options.onnx_target,
+        "ops": dict(sorted(ops.items())),
+        "mobile_usability": _mobile_usability(path),
+    }
     return Converted({"opset": OPSET}, "uint8", "NHWC", graph, quantization)
 
 
@@ -107,7 +115,7 @@ def convert_to_ort(prepared: Prepared, options: Options, path: Path) -> Converte
         content = _as_ort(ort, source, path, fuse=options.precision == "int8")
         if options.precision.startswith("int8"):
             plain = Path(folder) / "float.onnx"
-            plain.write_bytes(prepared.lowered["onnx"])
+            _write(_float_model(require("onnx", extra="onnx"), prepared, options), plain)
             quantization["fp32_size_bytes"] = len(_as_ort(ort, plain, Path(folder) / "float.ort"))
             if options.precision == "int8":
                 quantization["target"] = options.onnx_target
@@ -117,13 +125,18 @@ def convert_to_ort(prepared: Prepared, options: Options, path: Path) -> Converte
     return Converted(requires, "uint8", "NHWC", quantization=quantization)
 
 
+def target_here() -> str:
+    """The target that this machine is one of: arm or x86."""
+    return "arm" if platform.machine().lower() in _ARM_MACHINES else "x86"
+
+
 def check_ort_target(target: str) -> None:
     """ONNX Runtime fuses signed int8 on Arm processors only, and a .ort file is fused where it is written.
 
     Raises:
         UsageError: this machine can't fuse the flavour for ``target``.
     """
-    if target == "arm" and platform.machine().lower() not in ARM_MACHINES:
+    if target == "arm" and target_here() != "arm":
         raise UsageError(
             "ONNX Runtime fuses int8 for arm on an Arm machine only, and a .ort file is slow unless it is fused; "
             "leave --ort-format out, export it on an Arm machine, or give --onnx-target x86"
@@ -282,13 +295,23 @@ def _mobile_usability(path: Path) -> list[str]:
     return [line.strip() for line in lines[1:] if line.strip(" =-")]  # the first has the path
 
 
-def _float_model(onnx: Any, prepared: Prepared) -> Any:
-    """The graph in float32, as its file has it."""
-    if "onnx" not in prepared.lowered:
-        model = _lower(dataclasses.replace(prepared.network, module=to_token_rows(prepared.mobile)))
+def form_for(mobile: MobileXFormer, precision: str, target: str = Options.onnx_target) -> nn.Module:
+    """The form of ``mobile`` that is converted, whose modules' paths are in the names of the graph's nodes."""
+    form = to_token_rows(mobile)
+    if precision == "int8":  # its maps are a quarter of the size, and not in blocks
+        return form
+    return with_wide_maps(form, mobile.config.image_size, spread=target == "x86")
+
+
+def _float_model(onnx: Any, prepared: Prepared, options: Options) -> Any:
+    """The graph in float32 that the precision starts from; in fp32, as its file has it."""
+    key = "onnx-int8" if options.precision == "int8" else f"onnx-{options.onnx_target}"
+    if key not in prepared.lowered:
+        form = form_for(prepared.mobile, options.precision, options.onnx_target)
+        model = _lower(dataclasses.replace(prepared.network, module=form))
         _finish(onnx, prepared, model)
-        prepared.lowered["onnx"] = model.SerializeToString(deterministic=True)
-    return onnx.load_from_string(prepared.lowered["onnx"])
+        prepared.lowered[key] = model.SerializeToString(deterministic=True)
+    return onnx.load_from_string(prepared.lowered[key])
 
 
 def _finish(onnx: Any, prepared: Prepared, model: Any) -> None:

@@ -1,8 +1,9 @@
-"""The form of the model for ONNX: the mobile form whose XF blocks have a token in each row.
+"""The form of the XF stages for ONNX: a token in each row, and the tokens of one position side by side.
 
 ONNX's LayerNormalization is over the last axis, and in int8 ONNX Runtime's convolutions are channels-last. So what runs
-from block to block is (1, H, W, C) here, and attention's queries and keys are (T, A); its scores, which are small, are
-as in the mobile form. :func:`to_token_rows` makes it from the mobile form's own weights; all of it is exact algebra.
+from block to block is (1, P, N, C) here: the P positions in a patch, and of each its N patches. XFA's sums over the
+tokens of one position are then plain matmuls, without the mobile form's masks, whose zeros cost four times the work.
+:func:`to_token_rows` makes it from the mobile form's own weights; all of it is exact algebra.
 """
 
 from __future__ import annotations
@@ -20,8 +21,9 @@ from xformer_mobile.mobile import (
     MobileXFormer,
     MobileXFStage,
 )
+from xformer_mobile.reference import PATCH
 
-__all__ = ["RowNorm", "RowXFA", "RowXFBlock", "RowXFStage", "to_token_rows"]
+__all__ = ["RowNorm", "RowXFA", "RowXFBlock", "RowXFStage", "from_rows", "to_rows", "to_token_rows"]
 
 
 def to_token_rows(model: MobileXFormer) -> nn.Module:
@@ -31,18 +33,36 @@ def to_token_rows(model: MobileXFormer) -> nn.Module:
         return replace_modules(model, rules).eval()
 
 
-def _channels_last(x: Tensor) -> Tensor:
-    """(1, C, H, W) -> (1, H, W, C)."""
-    return x.permute(0, 2, 3, 1)
+def to_rows(x: Tensor) -> Tensor:
+    """(1, C, H, W) -> (1, P, N, C)."""
+    _, channels, height, width = x.shape
+    rows, columns = height // PATCH, width // PATCH
+    x = x.permute(0, 2, 3, 1).reshape(rows, PATCH, columns, PATCH * channels)
+    x = x.transpose(0, 1).reshape(PATCH, rows * columns, PATCH, channels)
+    return x.transpose(1, 2).reshape(1, POSITIONS, rows * columns, channels)
+
+
+def from_rows(x: Tensor, height: int, width: int) -> Tensor:
+    """(1, P, N, C) -> (1, C, H, W), the inverse of :func:`to_rows`."""
+    channels = x.shape[3]
+    rows, columns = height // PATCH, width // PATCH
+    x = x.reshape(PATCH, PATCH, rows * columns, channels).transpose(1, 2)
+    x = x.reshape(PATCH, rows, columns, PATCH * channels).transpose(0, 1)
+    return _channels_first(x.reshape(1, height, width, channels))
 
 
 def _channels_first(x: Tensor) -> Tensor:
-    """(1, H, W, C) -> (1, C, H, W)."""
+    """(1, P, N, C) -> (1, C, P, N): to a 1x1 convolution, positions and patches are a height and a width."""
     return x.permute(0, 3, 1, 2)
 
 
+def _channels_last(x: Tensor) -> Tensor:
+    """(1, C, P, N) -> (1, P, N, C)."""
+    return x.permute(0, 2, 3, 1)
+
+
 class RowNorm(nn.Module):
-    """LayerNorm over the channels of (1, H, W, C)."""
+    """LayerNorm over the channels of (1, P, N, C)."""
 
     def __init__(self, norm: ChannelNorm) -> None:
         super().__init__()
@@ -55,61 +75,74 @@ class RowNorm(nn.Module):
 
 
 class RowXFA(nn.Module):
-    """XFA on (1, H, W, C); ``A`` stands for heads * D, ``S`` for heads * positions, ``T`` for H * W."""
+    """XFA on (1, P, N, C), one batch of matmuls for the P positions; ``A`` stands for heads * D."""
 
     def __init__(self, module: MobileXFA) -> None:
         super().__init__()
-        self.heads, self.slots, self.tokens = module.heads, module.slots, module.tokens
-        self.attention_dim, self.dim, self.grid = module.attention_dim, module.dim, module.grid
-        self.q, self.k, self.score = module.q, module.k, module.score
-        for name, values in module.named_buffers(recurse=False):
-            self.register_buffer(name, values)
-        self.register_buffer("sum_heads", module.sum_heads.weight.detach()[:, :, 0, 0].contiguous())  # (heads, A)
+        heads = module.heads
+        self.heads, self.attention_dim, self.dim = heads, module.attention_dim, module.dim
+        self.patches = module.tokens // POSITIONS
+        self.q, self.k = module.q, module.k
+        # The mobile form's masks leave one position of each; its 1/N of the second sum is in the score here.
+        context = module.w_context.sum(0)[:, ::PATCH, ::PATCH]  # (heads, h, w)
+        score = module.score
+        assert score.bias is not None
+        self.register_buffer("w_context", context.flatten(1).contiguous())  # (heads, N)
+        self.register_buffer("w_score", score.weight.detach().flatten(1) / self.patches)  # (heads, C)
+        self.register_buffer("b_score", score.bias.detach()[:, None] / self.patches)  # (heads, 1)
+        self.register_buffer("sum_heads", module.sum_heads.weight.detach().flatten(1))  # (heads, A)
+        self.register_buffer("floor_q", module.floor_q.reshape(heads, 1))
+        self.register_buffer("floor_k", module.floor_k.reshape(heads, 1))
+        self.register_buffer("own_head", module.own_head[:heads].clone())  # (heads, A): slots are position-major
+        self.register_buffer("b_v", module.b_v[:heads].clone())  # (heads, A)
+        self.register_buffer("ones", torch.ones(self.patches, 1))
+        self.register_buffer("w_v", module.w_v)  # (C, A)
+        self.register_buffer("w_out", module.w_out)  # (A, C)
         self.register_buffer("b_out", module.b_out.flatten())
 
     w_context: Tensor
-    w_mean: Tensor
-    mask: Tensor
-    ones: Tensor
+    w_score: Tensor
+    b_score: Tensor
+    sum_heads: Tensor
     floor_q: Tensor
     floor_k: Tensor
     own_head: Tensor
-    w_v: Tensor
     b_v: Tensor
+    ones: Tensor
+    w_v: Tensor
     w_out: Tensor
     b_out: Tensor
-    sum_heads: Tensor
 
-    def _inverse_norm(self, rows: Tensor, floor: Tensor) -> Tensor:
-        squares = torch.matmul(self.sum_heads, (rows * rows).t())  # (heads, T)
-        return torch.rsqrt(torch.maximum(squares.reshape(1, self.heads, *self.grid), floor))  # (1, heads, H, W)
+    def _inverse_norm(self, x: Tensor, floor: Tensor) -> Tensor:
+        squares = torch.matmul(self.sum_heads, (x * x).transpose(1, 2))
+        return torch.rsqrt(torch.maximum(squares, floor))  # (P, heads, N)
+
+    def _flat(self, x: Tensor) -> Tensor:
+        """(1, A, P, N) -> (P, N, A)."""
+        return _channels_last(x).reshape(POSITIONS, self.patches, self.attention_dim)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(1, H, W, C) -> (1, H, W, C)."""
-        slots, tokens = self.slots, self.tokens
-        image = _channels_first(x)
-        q = _channels_last(self.q(image)).reshape(tokens, self.attention_dim)
-        k = _channels_last(self.k(image)).reshape(tokens, self.attention_dim)
-        norm_q = self._inverse_norm(q, self.floor_q)  # (1, heads, H, W)
-        norm_k = self._inverse_norm(k, self.floor_k)  # (1, heads, H, W)
+        """(1, P, N, C) -> (1, P, N, C)."""
+        image, rows = _channels_first(x), x.reshape(POSITIONS, self.patches, self.dim)
+        q, k = self._flat(self.q(image)), self._flat(self.k(image))  # (P, N, A)
+        norm_q = self._inverse_norm(q, self.floor_q)  # (P, heads, N)
+        norm_k = self._inverse_norm(k, self.floor_k)  # (P, heads, N)
 
-        by_context = (norm_k * self.w_context).reshape(slots, tokens)  # (P, heads, H, W) -> (S, T)
-        context_score = torch.matmul(by_context, k)  # (S, A)
-        query_score = torch.matmul(context_score * self.own_head, q.t())  # (S, T)
-        query_score = query_score.reshape(POSITIONS, self.heads, *self.grid) * norm_q * self.mask
+        context_score = torch.matmul(norm_k * self.w_context, k)  # (P, heads, A)
+        query_score = torch.matmul(context_score * self.own_head, q.transpose(1, 2)) * norm_q  # (P, heads, N)
 
-        feature_score = (self.score(image) * norm_k * self.w_mean).reshape(slots, tokens)  # (S, T)
-        summed = torch.matmul(feature_score, x.reshape(tokens, self.dim))  # (S, C)
-        total = torch.matmul(feature_score, self.ones)  # (S, 1)
-        value = torch.matmul(summed, self.w_v) * self.own_head + total * self.b_v  # (S, A)
-        context = torch.matmul(value, self.w_out)  # (S, C): one vector for each head and position
+        feature_score = (torch.matmul(self.w_score, rows.transpose(1, 2)) + self.b_score) * norm_k  # (P, heads, N)
+        summed = torch.matmul(feature_score, rows)  # (P, heads, C)
+        total = torch.matmul(feature_score, self.ones)  # (P, heads, 1)
+        value = torch.matmul(summed, self.w_v) * self.own_head + total * self.b_v  # (P, heads, A)
+        context = torch.matmul(value, self.w_out)  # (P, heads, C): one vector for each head and position
 
-        out = torch.matmul(query_score.reshape(slots, tokens).t(), context)  # (T, C)
-        return out.reshape(1, *self.grid, self.dim) + self.b_out
+        out = torch.matmul(query_score.transpose(1, 2), context) + self.b_out  # (P, N, C)
+        return out.reshape(x.shape)
 
 
 class RowXFBlock(nn.Module):
-    """Pre-norm transformer block on (1, H, W, C)."""
+    """Pre-norm transformer block on (1, P, N, C)."""
 
     def __init__(self, module: MobileXFBlock) -> None:
         super().__init__()
@@ -131,6 +164,7 @@ class RowXFStage(nn.Module):
         self.project_out, self.fuse = module.project_out, module.fuse
 
     def forward(self, x: Tensor) -> Tensor:
-        rows = self.blocks(_channels_last(self.enter(x)))  # (1, H, W, C)
-        out: Tensor = self.fuse(torch.cat((x, self.project_out(_channels_first(rows))), dim=1))
+        rows = self.blocks(to_rows(self.enter(x)))  # (1, P, N, C)
+        tokens = self.project_out(from_rows(rows, x.shape[2], x.shape[3]))  # (1, C, H, W)
+        out: Tensor = self.fuse(torch.cat((x, tokens), dim=1))
         return out

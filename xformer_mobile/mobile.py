@@ -170,7 +170,7 @@ class ChannelNorm(nn.Module):
 _rewrite.register(nn.LayerNorm)(ChannelNorm)
 
 
-def _global_mean(x: Tensor) -> Tensor:
+def global_mean(x: Tensor) -> Tensor:
     """The mean over H and W: (1, C, H, W) -> (1, C, 1, 1), in steps whose sums are short.
 
     A runtime may add one after the other in the tensor's own precision: over 160x160 values a single global pool of
@@ -195,7 +195,7 @@ class MobileSqueezeExcite(nn.Module):
         self.gate = nn.Sequential(_rewrite(module.reduce), nn.SiLU(), _rewrite(module.expand), nn.Sigmoid())
 
     def forward(self, x: Tensor) -> Tensor:
-        out: Tensor = x * self.gate(_global_mean(x))
+        out: Tensor = x * self.gate(global_mean(x))
         return out
 
 
@@ -412,7 +412,7 @@ class MobileClassifierHead(nn.Module):
         self.num_classes = module.fc.out_features
 
     def forward(self, features: tuple[Tensor, ...]) -> tuple[Tensor]:
-        pooled = _global_mean(self.conv(features[-1]))  # (1, head, 1, 1)
+        pooled = global_mean(self.conv(features[-1]))  # (1, head, 1, 1)
         return (self.fc(pooled).reshape(1, self.num_classes),)
 
 

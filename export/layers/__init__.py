@@ -21,7 +21,7 @@ from xformer_export.layers.operators import ArtifactLayers
 from xformer_export.layers.pte_file import compare_weights
 from xformer_export.layers.tflite_file import TFLiteLayers
 from xformer_export.prepare import Prepared
-from xformer_export.token_rows import to_token_rows
+from xformer_export.to_onnx import form_for
 from xformer_mobile.errors import UnavailableError
 from xformer_mobile.preprocess import ByteImage
 from xformer_mobile.spec import lookup
@@ -33,28 +33,28 @@ Opened = tuple[nn.Module, ArtifactLayers]
 Compare = Callable[[Prepared, Path, str, Sequence[ByteImage]], LayerReport]
 
 
-def _open_onnx(prepared: Prepared, path: Path) -> Opened:
-    return to_token_rows(prepared.mobile), OnnxLayers(path)
+def _open_onnx(prepared: Prepared, path: Path, precision: str) -> Opened:
+    return form_for(prepared.mobile, precision), OnnxLayers(path)
 
 
-def _open_coreml(prepared: Prepared, path: Path) -> Opened:
+def _open_coreml(prepared: Prepared, path: Path, precision: str) -> Opened:
     return prepared.mobile, CoreMLLayers(path, prepared.mobile)
 
 
-def _open_tflite(prepared: Prepared, path: Path) -> Opened:
+def _open_tflite(prepared: Prepared, path: Path, precision: str) -> Opened:
     form = to_channels_last(prepared.mobile)
     return form, TFLiteLayers(path, form)
 
 
-def _no_ort(prepared: Prepared, path: Path) -> Opened:
+def _no_ort(prepared: Prepared, path: Path, precision: str) -> Opened:
     raise UnavailableError("a .ort file is model.onnx fused for ONNX Runtime, which gives no tensor but its outputs")
 
 
-def _compares_tensors(open: Callable[[Prepared, Path], Opened]) -> Compare:
+def _compares_tensors(open: Callable[[Prepared, Path, str], Opened]) -> Compare:
     """Compares what a file computes; ``open`` returns the form that its converter starts from, and its layers."""
 
     def compare(prepared: Prepared, path: Path, precision: str, pictures: Sequence[ByteImage]) -> LayerReport:
-        form, layers = open(prepared, path)
+        form, layers = open(prepared, path, precision)
         return compare_layers(form, layers, precision, pictures)
 
     return compare

@@ -108,7 +108,7 @@ MAX_LABEL_BYTES = 16 * 2**20
     default="arm",
     show_default=True,
     metavar="NAME",
-    help="int8 in ONNX: arm (S8S8, phones) or x86 (U8S8); the other processor runs it too, but slowly.",
+    help="ONNX: arm (phones; int8 is S8S8) or x86 (int8 is U8S8). The other runs it too, int8 slowly.",
 )
 @click.option(
     "--minimum-ios",
