@@ -18,7 +18,7 @@ from tests.conftest import Call
 from xformer_export import bundle
 from xformer_export.calibration import CALIBRATION_STEPS
 from xformer_export.recipes import Promise, Recipe
-from xformer_export.to_onnx import ARM_MACHINES
+from xformer_export.to_onnx import target_here
 from xformer_mobile.artifact import Bundle
 from xformer_mobile.bench.counts import read_certificate
 from xformer_mobile.data import Synthetic
@@ -136,7 +136,7 @@ def test_int8_weights_need_no_pictures(call: Call, tmp_path: Path) -> None:
 
 
 def test_ort_is_fused_where_it_is_written(call: Call, pictures: Path, tmp_path: Path) -> None:
-    target = "arm" if platform.machine().lower() in ARM_MACHINES else "x86"
+    target = target_here()
     made = tmp_path / "bundle"
     options = ("--ort-format", "--onnx-target", target, "--calibration", pictures, "--output", made)
     status, _, err = call("export", *INT8, *options)
