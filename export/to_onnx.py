@@ -300,7 +300,7 @@ def form_for(mobile: MobileXFormer, precision: str, target: str = Options.onnx_t
     form = to_token_rows(mobile)
     if precision == "int8":  # its maps are a quarter of the size, and not in blocks
         return form
-    return with_wide_maps(form, mobile.config.image_size, spread=target == "x86")
+    return with_wide_maps(form, mobile.config.image_size, blocked=target == "x86")
 
 
 def _float_model(onnx: Any, prepared: Prepared, options: Options) -> Any:

@@ -13,7 +13,7 @@ import torch
 
 from xformer_export import to_onnx, wide_maps
 from xformer_export.prepare import Options, Prepared, prepare
-from xformer_export.wide_maps import GroupedMV3, SpreadSqueezeExcite, with_wide_maps
+from xformer_export.wide_maps import FlatSqueezeExcite, GroupedMV3, SpreadSqueezeExcite, with_wide_maps
 from xformer_mobile.mobile import MobileMV3, MobileSqueezeExcite, to_mobile
 from xformer_mobile.patterns import golden_picture
 from xformer_mobile.runners.pytorch import TorchRunner
@@ -36,15 +36,15 @@ def narrow(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(wide_maps, "FEWEST_CHANNELS", 8)
 
 
-@pytest.mark.parametrize("spread", [False, True])
-def test_wide_maps_are_the_same_function(spread: bool, narrow: None) -> None:
+@pytest.mark.parametrize("blocked", [False, True])
+def test_wide_maps_are_the_same_function(blocked: bool, narrow: None) -> None:
     mobile = _prepared().mobile
     before = {name: values.clone() for name, values in mobile.state_dict().items()}
-    form = with_wide_maps(mobile, SMALL, spread=spread)
+    form = with_wide_maps(mobile, SMALL, blocked=blocked)
     parts = Counter(type(part) for part in form.modules())
     assert parts[GroupedMV3] == 5
-    assert parts[SpreadSqueezeExcite] == (7 if spread else 0)
-    assert parts[MobileSqueezeExcite] == (0 if spread else 7)
+    assert parts[SpreadSqueezeExcite if blocked else FlatSqueezeExcite] == 7
+    assert not parts[MobileSqueezeExcite]
     image = torch.from_numpy(golden_picture(0, SMALL).copy())
     with torch.inference_mode():
         (expected,), (found,) = mobile(image), form(image)
@@ -58,7 +58,7 @@ def test_wide_maps_are_the_same_function(spread: bool, narrow: None) -> None:
 def test_blocks_go_by_groups_where_maps_are_wide(side: int, grouped: dict[str, int]) -> None:
     size = ImageSize(side, side)
     mobile = to_mobile(untrained_model(ModelConfig.create(image_size=size), 0))
-    form = with_wide_maps(mobile, size, spread=False)
+    form = with_wide_maps(mobile, size, blocked=False)
     found = {path: len(part.groups) for path, part in form.named_modules() if isinstance(part, GroupedMV3)}
     assert found == grouped
     blocks = sum(isinstance(part, MobileMV3) for part in form.modules())
@@ -72,6 +72,7 @@ def test_each_target_has_its_graph_and_the_models_outputs(target: str, narrow: N
     to_onnx.convert(prepared, Options(onnx_target=target), path)
     ops = Counter(node.op_type for node in onnx.load(path).graph.node)
     assert ops["Resize"] == (7 if target == "x86" else 0)
+    assert bool(ops["AveragePool"]) is (target == "x86")
     image = golden_picture(0, SMALL)
     session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
     (found,) = session.run(None, {"image": image})
@@ -84,5 +85,4 @@ def test_int8_has_no_groups(narrow: None) -> None:
     mobile = _prepared().mobile
     for target in ("arm", "x86"):
         parts = Counter(type(part) for part in to_onnx.form_for(mobile, "int8", target).modules())
-        assert (parts[GroupedMV3], parts[SpreadSqueezeExcite]) == (0, 0)
-        assert parts[MobileMV3] == 7
+        assert (parts[MobileMV3], parts[MobileSqueezeExcite]) == (7, 7)
