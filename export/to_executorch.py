@@ -120,8 +120,8 @@ def _quantized_program(prepared: Prepared, options: Options) -> tuple[ExportedPr
     assert options.calibration is not None
     placement = Placement.of(form, options.keep_float)
     names = tuple(config.output_shapes())
-    module, choice = quantize(program, placement, "model", options.calibration, names, options.step)
-    return _export(module, config.image_size, {}), {"ranges": choice.as_json()}
+    choice = quantize(program, placement, "model", options.calibration, names, options.step)
+    return _export(choice.artifact, config.image_size, {}), {"ranges": choice.as_json()}
 
 
 def _export(module: nn.Module, size: ImageSize, decompositions: Decompositions) -> ExportedProgram:
