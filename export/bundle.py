@@ -6,12 +6,13 @@ Everything happens in a staging directory beside the target. Until the last step
 from __future__ import annotations
 
 import contextlib
+import functools
 import hashlib
 import io
 import json
 import shutil
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from xformer_export.calibration import PICTURES, Calibration
 from xformer_export.formats import CONVERTERS, Converter, default_quantization
 from xformer_export.prepare import Options, Prepared, golden_cases, prepare
 from xformer_export.recipes import AUTO, Recipe, find_recipe
+from xformer_export.side_by_side import run_jobs
 from xformer_mobile import __version__
 from xformer_mobile.artifact import (
     FORMATS,
@@ -36,7 +38,7 @@ from xformer_mobile.artifact import (
     manifest_bytes,
 )
 from xformer_mobile.bench.counts import read_certificate
-from xformer_mobile.chatter import chatter_to
+from xformer_mobile.chatter import chatter_to, silenced
 from xformer_mobile.data import Dataset
 from xformer_mobile.errors import ConversionError, OutputError, ParityError
 from xformer_mobile.files import exclusive_directory, output_errors, tree_sha256
@@ -49,7 +51,12 @@ from xformer_mobile.zoo import count_macs, count_parameters, one_thread
 
 __all__ = ["ExportRequest", "build_bundle", "bundle_name", "work_directory"]
 
-Report = Callable[[str], None]
+Report = Callable[..., None]
+"""Called with the name of a step, and where formats are converted side by side, with the name of the lane that it is
+in; a lane ends with a step that has no name."""
+
+SLOWEST_FIRST = ("executorch", "coreml", "tflite", "onnx", "ort")
+"""The order in which formats are begun that are converted side by side, so that the longest is not alone at the end."""
 
 
 @dataclass(frozen=True)
@@ -60,7 +67,8 @@ class ExportRequest:
     that runs the recipe), ``backend`` and ``onnx_target`` are :class:`Options`. ``calibration`` is a folder of
     pictures, None the drawn scenes; ``pictures`` of them are used. For ``auto``, ``judged`` opens the labelled pictures
     that the metric is measured on, of which ``max_drop`` points may be lost. What the converters print goes to
-    ``OUTPUT.work/FORMAT.log``, or to the terminal without ``keep_log``.
+    ``OUTPUT.work/FORMAT.log``, or to the terminal without ``keep_log``. ``processes`` formats are converted side by
+    side, each in a process of its own if there are more than one; ``auto`` converts one after another.
     """
 
     formats: tuple[str, ...]
@@ -80,6 +88,7 @@ class ExportRequest:
     judged: Callable[[Postprocess], Dataset] | None = None
     max_drop: float = DEFAULT_DROP
     keep_log: bool = True
+    processes: int = 1
 
 
 def build_bundle(request: ExportRequest, report: Report = lambda step: None) -> Bundle:
@@ -110,7 +119,8 @@ def build_bundle(request: ExportRequest, report: Report = lambda step: None) -> 
         report("look through the calibration pictures")
         calibration = Calibration.of(prepared.config, request.calibration, request.pictures)
 
-    with exclusive_directory(target) as staging, one_thread():  # the same activations, and ranges, each time
+    # One thread: the same activations, and ranges, each time.
+    with exclusive_directory(target) as staging, _work_directory(target), one_thread():
         report("run the reference model")
         golden = golden_cases(prepared.reference)
         if name == AUTO:
@@ -120,6 +130,33 @@ def build_bundle(request: ExportRequest, report: Report = lambda step: None) -> 
             _write_bundle(request, prepared, golden, Plan(recipe), calibration, target, staging, report)
         report("put the bundle in place")
     return Bundle.open(target)
+
+
+def _convert(
+    report: Report,
+    formats: Sequence[str],
+    prepared: Prepared,
+    options: Options,
+    recipe: Recipe,
+    target: Path,
+    staging: Path,
+    keep_log: bool,
+) -> dict[str, tuple[dict[str, Any], dict[str, Any]]]:
+    """Convert to these formats, one after another; returns by format what :func:`_write_artifact` does."""
+    made = {}
+    for name in formats:
+        report(f"convert to {name}")
+        with _logged(target, name, keep_log), one_thread():
+            made[name] = _write_artifact(CONVERTERS[name], prepared, replace(options, step=report), recipe, staging)
+    return made
+
+
+def _convert_by_itself(convert: Callable[..., Any], formats: Sequence[str], report: Report) -> Any:
+    """What a process does that only converts: load what it needs, without a word, and convert."""
+    with silenced():
+        for name in formats:
+            CONVERTERS[name].load()
+    return convert(report, formats)
 
 
 def _write_bundle(
@@ -141,14 +178,26 @@ def _write_bundle(
         request.onnx_target,
         calibration,
         plan.keep_float,
-        report,
     )
-    artifacts, graphs = [], {}
-    for name in request.formats:
-        report(f"convert to {name}")
-        with _logged(target, name, request.keep_log):
-            entry, graphs[name] = _write_artifact(CONVERTERS[name], prepared, options, recipe, staging)
-        artifacts.append(entry)
+    convert = functools.partial(
+        _convert,
+        prepared=prepared,
+        options=options,
+        recipe=recipe,
+        target=target,
+        staging=staging,
+        keep_log=request.keep_log,
+    )
+    groups = _groups(request.formats)
+    if request.processes > 1 and len(groups) > 1 and request.quantize != AUTO:
+        report("")  # what was begun before is over
+        jobs = {group[0]: functools.partial(_convert_by_itself, convert, group) for group in groups}
+        parts = run_jobs(jobs, request.processes, report).values()
+        made = {name: one for part in parts for name, one in part.items()}
+    else:
+        made = convert(report, request.formats)
+    artifacts = [made[name][0] for name in request.formats]
+    graphs = {name: made[name][1] for name in request.formats}
     manifest = _manifest(prepared, recipe.precision, artifacts, _write_golden(golden, staging))
     if calibration is not None and recipe.calibrated:
         manifest["calibration"] = calibration.as_json()
@@ -164,6 +213,15 @@ def _write_bundle(
                 manifest["parity"][name] = _verify(written, name, cases).as_json()
         _write(staging / MANIFEST, manifest_bytes(manifest))
     return manifest
+
+
+def _groups(formats: Sequence[str]) -> list[tuple[str, ...]]:
+    """The formats that can be converted by themselves, and the .ort file with the .onnx that it is made from."""
+    order = [name for name in SLOWEST_FIRST if name in formats]
+    together = ("onnx", "ort")
+    if not set(together) <= set(order):
+        return [(name,) for name in order]
+    return [*((name,) for name in order if name not in together), together]
 
 
 def _search(
@@ -236,6 +294,16 @@ def _write(path: Path, content: bytes) -> str:
 
 
 @contextlib.contextmanager
+def _work_directory(target: Path) -> Iterator[None]:
+    """Remove the directory of the logs in the end, if there are none."""
+    try:
+        yield
+    finally:
+        with contextlib.suppress(OSError):
+            work_directory(target).rmdir()
+
+
+@contextlib.contextmanager
 def _logged(target: Path, name: str, keep_log: bool) -> Iterator[None]:
     """What is printed in the block goes to a log of its own; an error says where that is."""
     if not keep_log:
@@ -254,8 +322,6 @@ def _logged(target: Path, name: str, keep_log: bool) -> Iterator[None]:
     finally:
         if not _has_content(log):
             log.unlink(missing_ok=True)
-            with contextlib.suppress(OSError):  # other formats' logs are there
-                log.parent.rmdir()
 
 
 def _has_content(file: Path) -> bool:

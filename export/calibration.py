@@ -12,7 +12,7 @@ import random
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
+from typing import Generic, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -30,7 +30,6 @@ __all__ = [
     "PICTURES",
     "Calibration",
     "Choice",
-    "Quantized",
     "choose_ranges",
     "collect",
     "snr_db",
@@ -51,10 +50,12 @@ CALIBRATION_STEPS = 1 + len(METHODS)
 Outputs = Mapping[str, npt.NDArray[np.float32]]
 Run = Callable[[ByteImage], Outputs]
 
+Artifact = TypeVar("Artifact")
+
 
 @dataclass(frozen=True)
 class Calibration:
-    """Pictures by number; none is kept in memory, each is drawn or decoded when it is asked for.
+    """Pictures by number; none is kept here, each is drawn or decoded when it is asked for.
 
     ``source`` is "synthetic" or the folder's name; ``skipped`` counts the files that were no readable picture.
     """
@@ -157,18 +158,12 @@ def collect(
     return found
 
 
-class Quantized(Protocol):
-    """An artifact that can be run."""
-
-    def __call__(self, image: ByteImage) -> Outputs: ...
-
-
 @dataclass(frozen=True)
-class Choice:
-    """The method that was chosen, its ranges, and every method's signal-to-noise ratio in dB on held-out pictures."""
+class Choice(Generic[Artifact]):
+    """The method that was chosen, its artifact, and every method's signal-to-noise ratio in dB on held-out pictures."""
 
     method: str
-    ranges: dict[str, Range]
+    artifact: Artifact
     snr_db: dict[str, float]
 
     def as_json(self) -> dict[str, object]:
@@ -179,24 +174,34 @@ class Choice:
 def choose_ranges(
     histograms: Mapping[str, Histogram],
     reference: Run,
-    quantize: Callable[[dict[str, Range]], Run],
+    quantize: Callable[[dict[str, Range]], Artifact],
+    open_artifact: Callable[[Artifact], Run],
     calibration: Calibration,
     methods: Sequence[str] = tuple(METHODS),
     step: Callable[[str], None] = lambda method: None,
-) -> Choice:
+) -> Choice[Artifact]:
     """Try each method's ranges and take those whose artifact is nearest to the float one.
 
-    ``reference`` runs the float artifact, ``quantize`` makes and opens an int8 one.
+    ``reference`` runs the float artifact; ``quantize`` makes an int8 one, which ``open_artifact`` opens.
     """
-    expected = [reference(image) for image in calibration.compared()]
-    tried: dict[str, tuple[float, dict[str, Range]]] = {}
+    images = list(calibration.compared())  # few: each artifact sees them
+    expected = [reference(image) for image in images]
+    tried: dict[str, float] = {}
+    best: Choice[Artifact] | None = None
     for method in methods:
         step(method)
-        found = ranges(histograms, method)
-        run = quantize(found)
-        tried[method] = snr_db(expected, [run(image) for image in calibration.compared()]), found
-    best = max(tried, key=lambda method: -math.inf if math.isnan(tried[method][0]) else tried[method][0])
-    return Choice(best, tried[best][1], {method: value for method, (value, _) in tried.items()})
+        made = quantize(ranges(histograms, method))
+        run = open_artifact(made)
+        tried[method] = snr_db(expected, [run(image) for image in images])
+        if best is None or _or_worst(tried[method]) > _or_worst(tried[best.method]):
+            best = Choice(method, made, tried)
+    assert best is not None
+    return best
+
+
+def _or_worst(ratio: float) -> float:
+    """A ratio that can be compared: NaN is worse than any."""
+    return -math.inf if math.isnan(ratio) else ratio
 
 
 def snr_db(expected: Sequence[Outputs], found: Sequence[Outputs]) -> float:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.metadata
+import importlib.util
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +11,7 @@ from pathlib import Path
 from xformer_export import to_coreml, to_executorch, to_onnx, to_tflite
 from xformer_export.prepare import Converted, Network, Options, Prepared
 from xformer_mobile.artifact import FORMATS
+from xformer_mobile.optional import require
 from xformer_mobile.spec import lookup
 
 __all__ = [
@@ -37,6 +39,26 @@ class Converter:
     imports: tuple[str, ...]
     in_all: bool = True
     convert_network: Callable[[Network, Path], None] | None = None
+
+    def load(self) -> None:
+        """Import what converting and verifying will.
+
+        Raises:
+            MissingDependencyError: something is not installed.
+        """
+        for module in self.imports:
+            require(module, extra=self.extra)
+
+    def check(self) -> None:
+        """Look whether the packages are there that :meth:`load` imports.
+
+        Raises:
+            MissingDependencyError: one is not installed.
+        """
+        for module in self.imports:
+            package = module.partition(".")[0]
+            if importlib.util.find_spec(package) is None:
+                require(package, extra=self.extra)
 
     def tool_versions(self) -> dict[str, str]:
         """The installed versions of the tools, by name."""

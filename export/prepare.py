@@ -66,6 +66,10 @@ class Prepared:
         return Network(config.variant.name, self.mobile, config.image_size, config.output_shapes())
 
 
+def _say_nothing(step: str) -> None:
+    """Not a lambda: options are pickled."""
+
+
 @dataclass(frozen=True)
 class Options:
     """How to convert: what every converter is given, and reads what concerns it.
@@ -81,7 +85,7 @@ class Options:
     onnx_target: str = "arm"
     calibration: Calibration | None = None
     keep_float: tuple[str, ...] = ()
-    step: Callable[[str], None] = lambda name: None
+    step: Callable[[str], None] = _say_nothing
 
 
 @dataclass(frozen=True)

@@ -64,10 +64,10 @@ class _Plan:
 
 def quantize(
     model: Any, mobile: nn.Module, placement: Placement, calibration: Calibration, step: Any = lambda name: None
-) -> tuple[Any, Choice]:
-    """The float16 ``model``, made of ``mobile``, with int8 convolutions and sums of them; how the ranges were chosen.
+) -> Choice[Any]:
+    """The float16 ``model``, made of ``mobile``, with int8 convolutions and sums of them.
 
-    ``model`` is coremltools' MLModel for iOS 17 or later, as the result is.
+    ``model`` is coremltools' MLModel for iOS 17 or later, as the choice's artifact is.
 
     Raises:
         ConversionError: coremltools failed, or an activation is not finite.
@@ -84,14 +84,14 @@ def quantize(
     def build(found: Mapping[str, Range]) -> Any:
         return _insert(small, found, plan.ops)
 
-    choice = choose_ranges(
+    return choose_ranges(
         {name: histograms[name] for name in plan.values},
         open_model(model),
-        lambda found: open_model(build(found)),
+        build,
+        open_model,
         calibration,
         step=lambda method: step(f"coreml: try ranges by {method}"),
     )
-    return build(choice.ranges), choice
 
 
 def quantize_weights(model: Any, ops: Collection[str] = (), kept: Collection[str] = ()) -> Any:

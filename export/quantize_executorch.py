@@ -72,8 +72,8 @@ def quantize(
     calibration: Calibration,
     names: tuple[str, ...],
     step: Any = lambda name: None,
-) -> tuple[fx.GraphModule, Choice]:
-    """The float32 ``program`` with int8 convolutions and what stands between them; and how the ranges were chosen.
+) -> Choice[fx.GraphModule]:
+    """The float32 ``program`` with int8 convolutions and what stands between them.
 
     ``prefix`` is the path in the program of ``placement``'s module; ``names`` are the outputs'.
 
@@ -92,14 +92,14 @@ def quantize(
     def build(found: dict[str, Range]) -> fx.GraphModule:
         return _apply(graph, plan, found | fixed)
 
-    choice = choose_ranges(
+    return choose_ranges(
         histograms,
         _open(graph, names),
-        lambda found: _open(build(found), names),
+        build,
+        lambda made: _open(made, names),
         calibration,
         step=lambda method: step(f"executorch: try ranges by {method}"),
     )
-    return build(choice.ranges), choice
 
 
 @dataclass(frozen=True)

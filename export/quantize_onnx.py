@@ -15,7 +15,7 @@ from __future__ import annotations
 import contextlib
 import copy
 import logging
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from typing import Any
 
 import numpy as np
@@ -43,8 +43,8 @@ heads of XFA's kernel over the tokens."""
 
 def quantize(
     model: Any, placement: Placement, calibration: Calibration, target: str, step: Any = lambda name: None
-) -> tuple[Any, Choice]:
-    """The float32 ``model`` with int8 convolutions and what stands between them; and how the ranges were chosen.
+) -> Choice[Any]:
+    """The float32 ``model`` with int8 convolutions and what stands between them.
 
     Raises:
         ConversionError: ONNX Runtime's quantizer failed, or an activation is not finite.
@@ -62,7 +62,7 @@ def quantize(
         if node.op_type in INT8_OPS and "/" in node.name and placement.is_int8(node.name.rpartition("/")[0])
     ]
     step("onnx: count activations")
-    histograms = collect(_all_values(model), calibration)
+    histograms = collect(_values(model, nodes), calibration)
 
     def build(found: dict[str, Range]) -> Any:
         made = _insert(model, found | dict.fromkeys(bytes_of_picture, BYTES), nodes, target)
@@ -72,16 +72,17 @@ def quantize(
     choice = choose_ranges(
         histograms,
         exact,
-        lambda found: open_model(build(found)),
+        build,
+        open_model,
         calibration,
         step=lambda method: step(f"onnx: try ranges by {method}"),
     )
-    made = build(choice.ranges)
+    made = choice.artifact
     quantize_weights(made, placement)
     _drop_zero_points(onnx, made)
     _shorten_names(model, made)
     del made.graph.value_info[:]
-    return made, choice
+    return choice
 
 
 def open_model(model: Any) -> Run:
@@ -104,18 +105,19 @@ def _settings(ort: Any) -> Any:
     return settings
 
 
-def _all_values(model: Any) -> Any:
-    """Runs the model, unoptimized, and returns every float value that it computes, by name."""
+def _values(model: Any, nodes: Collection[str]) -> Any:
+    """Runs the model, unoptimized, and returns every float value that these nodes read and make, by name."""
     onnx = require("onnx", extra="onnx")
     ort = require("onnxruntime", extra="onnx")
     opened = copy.deepcopy(model)
+    wanted = {name for node in opened.graph.node if node.name in nodes for name in (*node.input, *node.output)}
     known = {value.name for value in opened.graph.output}
     opened.graph.output.extend(
         value
         for value in opened.graph.value_info
-        if value.name not in known and value.type.tensor_type.elem_type == onnx.TensorProto.FLOAT
+        if value.name in wanted - known and value.type.tensor_type.elem_type == onnx.TensorProto.FLOAT
     )
-    names = [value.name for value in opened.graph.output]
+    names = [value.name for value in opened.graph.output if value.name in wanted]
     settings = _settings(ort)
     settings.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
     session = ort.InferenceSession(opened.SerializeToString(), settings, providers=["CPUExecutionProvider"])

@@ -49,8 +49,8 @@ FLOAT_CLASSES = ("PatchXFBlock", "PatchXFA", "PlainNorm")
 
 def quantize(
     content: bytes, placement: Placement, calibration: Calibration, step: Any = lambda name: None
-) -> tuple[bytes, Choice]:
-    """The float32 model ``content`` with int8 convolutions and what stands between them; how the ranges were chosen.
+) -> Choice[bytes]:
+    """The float32 model ``content`` with int8 convolutions and what stands between them.
 
     Raises:
         ConversionError: the quantizer failed, or an activation is not finite.
@@ -63,14 +63,14 @@ def quantize(
     def build(found: dict[str, Range]) -> bytes:
         return _apply(marked, found | dict.fromkeys(bytes_of_picture, BYTES))
 
-    choice = choose_ranges(
+    return choose_ranges(
         histograms,
         open_model(content),
-        lambda found: open_model(build(found)),
+        build,
+        open_model,
         calibration,
         step=lambda method: step(f"tflite: try ranges by {method}"),
     )
-    return build(choice.ranges), choice
 
 
 def quantize_weights(content: bytes) -> bytes:

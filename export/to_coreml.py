@@ -285,8 +285,8 @@ def _quantize(model: Any, prepared: Prepared, options: Options) -> tuple[Any, di
         return model, {}
     assert options.calibration is not None
     placement = Placement.of(prepared.mobile, options.keep_float)
-    made, choice = quantize(model, prepared.mobile, placement, options.calibration, options.step)
-    return made, {"ranges": choice.as_json()}
+    choice = quantize(model, prepared.mobile, placement, options.calibration, options.step)
+    return choice.artifact, {"ranges": choice.as_json()}
 
 
 def _float_size(prepared: Prepared, options: Options) -> int:

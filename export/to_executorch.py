@@ -120,21 +120,21 @@ def _quantized_program(prepared: Prepared, options: Options) -> tuple[ExportedPr
     assert options.calibration is not None
     placement = Placement.of(form, options.keep_float)
     names = tuple(config.output_shapes())
-    module, choice = quantize(program, placement, "model", options.calibration, names, options.step)
-    return _export(module, config.image_size, {}), {"ranges": choice.as_json()}
+    choice = quantize(program, placement, "model", options.calibration, names, options.step)
+    return _export(choice.artifact, config.image_size, {}), {"ranges": choice.as_json()}
 
 
 def _export(module: nn.Module, size: ImageSize, decompositions: Decompositions) -> ExportedProgram:
     """The program of a module that takes bytes (1, H, W, 3)."""
     example = torch.zeros(1, size.height, size.width, 3, dtype=torch.uint8)
-    with _quiet():
+    with _quiet(), _shared_origins():
         require("executorch.exir", extra="executorch")
         return export_program(module, (example,), decompositions)
 
 
 def _lower(program: ExportedProgram, partitioner: Any) -> tuple[bytes, dict[str, Any]]:
     """The bytes of a .pte file, and what was counted in its graph."""
-    with _quiet(), conversion_errors("ExecuTorch", program):
+    with _quiet(), _shared_origins(), conversion_errors("ExecuTorch", program):
         exir = require("executorch.exir", extra="executorch")
         edge = exir.to_edge_transform_and_lower(
             program,
@@ -329,6 +329,24 @@ def _version_needed() -> str:
     import importlib.metadata
 
     return ".".join(importlib.metadata.version("executorch").split(".")[:2])
+
+
+@contextlib.contextmanager
+def _shared_origins() -> Iterator[None]:
+    """Let nodes share the records of which nodes they were made from.
+
+    PyTorch copies a node's whole history for each node that is made from it, and each of some forty passes makes all
+    nodes anew; that is a fifth of lowering. The records are never changed.
+    """
+    record = getattr(torch.fx.traceback, "NodeSource", None)
+    if record is None or hasattr(record, "__deepcopy__"):  # another PyTorch, which may have other ways
+        yield
+        return
+    record.__deepcopy__ = lambda self, memo: self
+    try:
+        yield
+    finally:
+        del record.__deepcopy__
 
 
 @contextlib.contextmanager

@@ -275,8 +275,8 @@ def _to_int8(prepared: Prepared, options: Options, model: Any) -> tuple[Any, dic
         return model, how
     assert options.calibration is not None
     placement = Placement.of(prepared.mobile, options.keep_float)
-    made, choice = quantize(model, placement, options.calibration, options.onnx_target, options.step)
-    return made, {**how, "target": options.onnx_target, "ranges": choice.as_json()}
+    choice = quantize(model, placement, options.calibration, options.onnx_target, options.step)
+    return choice.artifact, {**how, "target": options.onnx_target, "ranges": choice.as_json()}
 
 
 def _mobile_usability(path: Path) -> list[str]:

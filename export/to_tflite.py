@@ -82,7 +82,8 @@ def convert(prepared: Prepared, options: Options, path: Path) -> Converted:
         if options.precision == "int8":
             assert options.calibration is not None
             placement = Placement.of(to_channels_last(prepared.mobile), options.keep_float)
-            lowered, choice = quantize(lowered, placement, options.calibration, options.step)
+            choice = quantize(lowered, placement, options.calibration, options.step)
+            lowered = choice.artifact
             quantization["ranges"] = choice.as_json()
         else:
             lowered = quantize_weights(lowered)

@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from xformer_export.calibration import HELD_OUT, Calibration, Outputs, choose_ranges, collect, snr_db
+from xformer_export.calibration import HELD_OUT, Calibration, Outputs, Run, choose_ranges, collect, snr_db
 from xformer_mobile.errors import ConversionError, DataError
 from xformer_mobile.preprocess import ByteImage
-from xformer_mobile.ranges import Range
+from xformer_mobile.ranges import Range, ranges
 from xformer_mobile.spec import ImageSize, ModelConfig
 
 CONFIG = ModelConfig.create("classify", "xformer_xxs", image_size=ImageSize(64, 64), labels=("a", "b"))
@@ -119,19 +119,23 @@ def test_the_best_method_is_chosen_by_its_outputs() -> None:
     def reference(image: ByteImage) -> Outputs:
         return {"x": np.clip(values, -5, 5)}
 
-    def quantize(found: dict[str, Range]) -> object:
-        low, high = found["x"]
+    def quantize(found: dict[str, Range]) -> Range:
+        return found["x"]
+
+    def open_artifact(made: Range) -> Run:
+        low, high = made
         scale = (high - low) / 255
         zero = round(-low / scale)
         rounded = (np.clip(np.round(values / scale) + zero, 0, 255) - zero) * scale
         return lambda image: {"x": np.clip(rounded, -5, 5)}
 
     histograms = collect(lambda image: [("x", values)], calibration)
-    choice = choose_ranges(histograms, reference, quantize, calibration, step=tried.append)  # type: ignore[arg-type]
+    choice = choose_ranges(histograms, reference, quantize, open_artifact, calibration, step=tried.append)
     assert tried == list(choice.snr_db)
     assert choice.method == max(choice.snr_db, key=lambda method: choice.snr_db[method])
     assert choice.snr_db[choice.method] > choice.snr_db["minmax"] + 6
-    assert choice.ranges["x"][1] < 60
+    assert choice.artifact == ranges(histograms, choice.method)["x"]
+    assert choice.artifact[1] < 60
 
 
 def test_noise_is_relative_to_each_output() -> None:

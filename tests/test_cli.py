@@ -460,6 +460,16 @@ def test_help_has_examples_and_imports_nothing_heavy(command: str) -> None:
     assert done.stdout.endswith("[]\n")
 
 
+def test_predict_answers_without_torch_and_converters(make_bundle: MakeBundle, photo: Path) -> None:
+    code = (
+        "import sys; from xformer_mobile.cli.common import run_command\n"
+        f"try: run_command('predict', [{str(make_bundle('classify'))!r}, {str(photo)!r}])\n"
+        "finally: print([m for m in ('torch', 'onnx', 'safetensors', 'matplotlib') if m in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.endswith("[]\n")
+
+
 def test_a_missing_extra_is_named(call: Call, monkeypatch: pytest.MonkeyPatch, make_bundle: MakeBundle) -> None:
     bundle = make_bundle("classify")
     monkeypatch.setitem(sys.modules, "onnxruntime", None)

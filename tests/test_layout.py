@@ -149,6 +149,14 @@ def test_import_is_light(name: str) -> None:
     assert result.stdout.split() == [], f"import {module} brings {result.stdout.strip()}"
 
 
+def test_the_package_itself_brings_the_standard_library_alone() -> None:
+    """So that ``import xformer_mobile`` is quick: not even NumPy comes with it."""
+    code = "import sys; before = {*sys.modules}; import xformer_mobile; print(*{*sys.modules} - before)"
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    packages = {name.partition(".")[0] for name in result.stdout.split()}
+    assert packages - sys.stdlib_module_names == {"xformer_mobile"}
+
+
 def isort_style(name: str) -> tuple[int, list[tuple[bool, int, str]]]:
     """The order of ruff's RUF022: CONSTANTS, then Classes, then the rest; numbers by value."""
     kind = 0 if name.isupper() else 1 if name[0].isupper() else 2

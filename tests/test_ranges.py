@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from xformer_mobile.ranges import METHODS, Histogram, ranges
+from xformer_mobile.ranges import CHUNK, METHODS, Histogram, ranges
 
 
 def counted(*tensors: np.ndarray) -> Histogram:
@@ -36,6 +36,15 @@ def test_counts_are_of_the_right_bins() -> None:
     expected, _ = np.histogram(np.concatenate([[1.0], *parts]), edges)
     assert histogram.limit == 8
     assert np.abs(np.cumsum(histogram.counts) - np.cumsum(expected)).max() <= 8  # values at an edge, in float32
+
+
+def test_a_large_tensor_is_counted_as_its_parts_are() -> None:
+    """By chunks; the last of them is not whole."""
+    values = np.random.default_rng(0).normal(size=3 * CHUNK + 7)
+    largest = np.array([np.abs(values).max()])
+    whole, parts = counted(largest, values), counted(largest, *np.array_split(values, 11))
+    assert whole.total == values.size + 1
+    assert np.array_equal(whole.counts, parts.counts)
 
 
 def test_values_that_are_not_finite_are_refused() -> None:

@@ -265,33 +265,34 @@ class Stages:
     """Stages of long work, shown as :func:`progress` and timed.
 
     ``total`` is None where nobody knows how many there will be. ``seconds`` is how long each has taken, by name, in
-    order; it is whole once the block ends.
+    order; it is whole once the block ends. Work that is done side by side is in lanes, each with a stage of its own.
     """
 
     def __init__(self, total: int | None, *, quiet: bool) -> None:
         self.seconds: dict[str, float] = {}
         self._progress = progress(total, quiet=quiet)
-        self._running: tuple[str, float] | None = None
+        self._running: dict[str, tuple[str, float]] = {}
 
     def __enter__(self) -> Stages:
         self._step = self._progress.__enter__()
         return self
 
     def __exit__(self, *error: Any) -> bool | None:
-        self._end()
+        for lane in list(self._running):
+            self._end(lane)
         return self._progress.__exit__(*error)
 
-    def begin(self, name: str) -> None:
-        """End the stage that runs and begin another."""
-        self._end()
-        self._step(name)
-        self._running = name, time.monotonic()
+    def begin(self, name: str, lane: str = "") -> None:
+        """End the stage that runs in the lane and begin another; without a name, begin none."""
+        self._end(lane)
+        if name:
+            self._step(name)
+            self._running[lane] = name, time.monotonic()
 
-    def _end(self) -> None:
-        if self._running is not None:
-            name, since = self._running
+    def _end(self, lane: str) -> None:
+        if lane in self._running:
+            name, since = self._running.pop(lane)
             self.seconds[name] = self.seconds.get(name, 0.0) + time.monotonic() - since
-            self._running = None
 
 
 def human_size(size_bytes: int) -> str:

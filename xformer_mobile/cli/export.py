@@ -157,6 +157,7 @@ def command(
         from xformer_export.formats import CONVERTERS, default_quantization, parse_formats
         from xformer_export.quantize_onnx import TARGETS
         from xformer_export.recipes import AUTO, find_recipe
+        from xformer_export.side_by_side import cores
         from xformer_export.to_coreml import find_system
         from xformer_export.to_executorch import BACKENDS
         from xformer_export.to_onnx import check_ort_target
@@ -189,6 +190,8 @@ def command(
             note(f"note: {line}", quiet=quiet)
         return found
 
+    # Calibrating takes so long that it does not matter that each process loads its own converter.
+    side_by_side = recipe.calibrated and quantize != AUTO and len(set(parsed) - {"ort"}) > 1 and cores() > 1
     request = ExportRequest(
         formats=parsed,
         checkpoint=checkpoint,
@@ -207,6 +210,7 @@ def command(
         judged=judged,
         max_drop=DEFAULT_DROP if max_drop is None else max_drop,
         keep_log=not wants_debug(),
+        processes=cores() if side_by_side else 1,
     )
     steps = 4 + len(parsed) * (2 if verify else 1)
     if recipe.calibrated:
@@ -214,9 +218,8 @@ def command(
     with Stages(None if quantize == AUTO else steps, quiet=quiet) as stages:
         stages.begin("load the converters")
         with deferred_interrupt(), silenced():
-            for name in request.formats:
-                for module in CONVERTERS[name].imports:
-                    require(module, extra=CONVERTERS[name].extra)
+            for name in parsed:
+                CONVERTERS[name].check() if side_by_side else CONVERTERS[name].load()
         bundle = build_bundle(request, stages.begin)
     model = bundle.manifest["model"]
     if model["weights"]["source"] in NO_CHECKPOINT:
