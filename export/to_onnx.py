@@ -63,7 +63,7 @@ def convert(prepared: Prepared, options: Options, path: Path) -> Converted:
     if options.precision == "fp16":
         model = _to_half(prepared, model)
     elif options.precision != "fp32":
-        model, quantization = _to_int8(prepared, options, model)
+        model, quantization = _to_int8(onnx, prepared, options, model)
     _finish(onnx, prepared, model)
     ranks = _check(onnx, model)
     ops = Counter(node.op_type for node in model.graph.node)
@@ -115,7 +115,7 @@ def convert_to_ort(prepared: Prepared, options: Options, path: Path) -> Converte
         content = _as_ort(ort, source, path, fuse=options.precision == "int8")
         if options.precision.startswith("int8"):
             plain = Path(folder) / "float.onnx"
-            _write(_float_model(require("onnx", extra="onnx"), prepared, options), plain)
+            _write(_fp32_model(require("onnx", extra="onnx"), prepared, options), plain)
             quantization["fp32_size_bytes"] = len(_as_ort(ort, plain, Path(folder) / "float.ort"))
             if options.precision == "int8":
                 quantization["target"] = options.onnx_target
@@ -267,9 +267,9 @@ def _to_half(prepared: Prepared, model: Any) -> Any:
     return half
 
 
-def _to_int8(prepared: Prepared, options: Options, model: Any) -> tuple[Any, dict[str, Any]]:
+def _to_int8(onnx: Any, prepared: Prepared, options: Options, model: Any) -> tuple[Any, dict[str, Any]]:
     """The graph in one of the int8 precisions, and how: the float32 file's size, and for int8 how it was calibrated."""
-    how: dict[str, Any] = {"fp32_size_bytes": model.ByteSize()}
+    how: dict[str, Any] = {"fp32_size_bytes": _fp32_model(onnx, prepared, options).ByteSize()}
     if options.precision == "int8-weights":
         quantize_weights(model)
         return model, how
@@ -303,8 +303,13 @@ def form_for(mobile: MobileXFormer, precision: str, target: str = Options.onnx_t
     return with_wide_maps(form, mobile.config.image_size, blocked=target == "x86")
 
 
+def _fp32_model(onnx: Any, prepared: Prepared, options: Options) -> Any:
+    """The graph in float32 as its own file has it."""
+    return _float_model(onnx, prepared, dataclasses.replace(options, precision="fp32"))
+
+
 def _float_model(onnx: Any, prepared: Prepared, options: Options) -> Any:
-    """The graph in float32 that the precision starts from; in fp32, as its file has it."""
+    """The graph in float32 that the precision starts from."""
     key = "onnx-int8" if options.precision == "int8" else f"onnx-{options.onnx_target}"
     if key not in prepared.lowered:
         form = form_for(prepared.mobile, options.precision, options.onnx_target)
