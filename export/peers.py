@@ -30,7 +30,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from xformer_export.channels_last import to_channels_last
 from xformer_export.formats import CONVERTERS
 from xformer_export.prepare import Network, Options, Prepared
-from xformer_export.to_onnx import target_here
+from xformer_export.to_onnx import form_for, target_here
 from xformer_mobile.bench.peers import BASE, MATMUL, REFERENCE, Contender
 from xformer_mobile.errors import ParityError, UnavailableError
 from xformer_mobile.mobile import to_mobile
@@ -389,7 +389,11 @@ def export_contender(
         prepared = Prepared(reference, to_mobile(reference), {"source": "untrained", "seed": SEED})
         converter.convert(prepared, Options(onnx_target=target_here()), path)
         title, parameters, truth = variant, count_parameters(reference), _Reference(reference)
-        counted = to_channels_last(prepared.mobile) if format == "tflite" else prepared.mobile
+        counted = prepared.mobile
+        if format == "tflite":
+            counted = to_channels_last(prepared.mobile)
+        elif format == "onnx":
+            counted = form_for(prepared.mobile, "fp32", target_here())
     else:
         if name == REFERENCE:
             reference = _drawn(variant, size)

@@ -462,7 +462,7 @@ def export_main():
     output = sys.argv[sys.argv.index("--output") + 1]
     shutil.copytree({bundle!r}, output)
     with open({log!r}, "a") as log:
-        print(xformer_export.REVISION, *sys.argv[1:2], file=log)
+        print({revision!r}, xformer_export.REVISION, *sys.argv[1:2], file=log)
 """
 
 
@@ -473,19 +473,23 @@ def repository(tmp_path: Path, bundle: Path, monkeypatch: pytest.MonkeyPatch) ->
     (root / "xformer_mobile/cli").mkdir(parents=True)
     (root / "export").mkdir()
     (root / "xformer_mobile/__init__.py").touch()
-    exporter = EXPORTER.format(bundle=str(bundle), log=str(tmp_path / "log"))
-    (root / "xformer_mobile/cli/__init__.py").write_text(exporter)
+
+    def write(revision: str) -> None:
+        exporter = EXPORTER.format(bundle=str(bundle), log=str(tmp_path / "log"), revision=revision)
+        (root / "xformer_mobile/cli/__init__.py").write_text(exporter)
+        (root / "export/__init__.py").write_text(f"REVISION = {revision!r}\n")
+
     monkeypatch.chdir(root)
     for name in ("GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE"):
         monkeypatch.delenv(name, raising=False)
     git = ["git", "-c", "user.name=a", "-c", "user.email=a@example.org"]
     subprocess.run([*git, "init", "-q"], check=True)
     for revision in ("one", "two"):
-        (root / "export/__init__.py").write_text(f"REVISION = {revision!r}\n")
+        write(revision)
         subprocess.run([*git, "add", "-A"], check=True)
         subprocess.run([*git, "commit", "-q", "-m", revision], check=True)
         subprocess.run([*git, "tag", revision], check=True)
-    (root / "export/__init__.py").write_text("REVISION = 'working tree'\n")
+    write("working tree")
     return root
 
 
@@ -501,7 +505,7 @@ def test_revisions_are_exported_with_their_own_code(call: Call, repository: Path
     assert (document["base"], document["candidate"], len(document["pairs"])) == ("one", "two", 3)
     status, out, _ = call("bench", "compare", "--base-rev", "one", *arguments)
     assert json.loads(out)["candidate"] == "the working tree"
-    assert _log(repository) == [f"{name} --format=onnx" for name in ("one", "two", "one", "working tree")]
+    assert _log(repository) == [f"{name} {name} --format=onnx" for name in ("one", "two", "one", "working tree")]
     listed = subprocess.run(["git", "worktree", "list"], capture_output=True, text=True, check=True).stdout
     assert listed.count("\n") == 1  # nothing is left behind
 

@@ -14,7 +14,8 @@ from xformer_mobile.errors import BenchmarkError, MissingDependencyError, UsageE
 
 __all__ = ["checked_out", "export", "repository_of"]
 
-BOOT = "from xformer_mobile.cli import export_main; export_main()"
+BOOT = "import sys; sys.path.remove(''); from xformer_mobile.cli import export_main; export_main()"
+"""Without the working directory among the places that modules are looked for in: it may be a clone of its own."""
 
 
 def repository_of(directory: Path) -> Path:
