@@ -10,6 +10,7 @@
   everywhere. It costs V's and the output's projections for every token: 6 % more MACs in ``xformer_s``.
 - LayerNorm's gain and shift are part of the convolution that follows. Its subtraction of the mean is part of the
   convolutions that write to the sum from block to block: only LayerNorms read that.
+- The query feature score is computed from K, which has fewer features than the token that K is made of.
 - Nearest upsampling is concatenation and reshape: XNNPACK has no RESIZE_NEAREST_NEIGHBOR.
 """
 
@@ -116,7 +117,7 @@ class PatchXFA(nn.Module):
         one_position = module.own_head[:heads]  # (heads, A) of 0/1: slots are position-major
         self.q = _absorb(norm, module.q)
         self.k = _absorb(norm, module.k)
-        self.score = _absorb(norm, module.score)
+        self.score = _conv(module.sum_heads.weight[:, :, 0, 0] * module.w_feature)  # (heads, A), of K
         self.v = _absorb(norm, _conv(module.w_v.t(), module.b_v[:heads].sum(0)))
         self.out = _centred(_conv(module.w_out.t(), module.b_out.flatten()))
         self.sum_heads = module.sum_heads
@@ -142,7 +143,7 @@ class PatchXFA(nn.Module):
         norm_k = self._inverse_norm(k, self.floor_k)  # (1, heads, N, P)
 
         context_score = _row_mean(k * self.expand_heads(norm_k * self.w_context))  # (1, A, 1, P)
-        feature_score = norm_k * self.score(x)  # (1, heads, N, P)
+        feature_score = norm_k * self.score(k)  # (1, heads, N, P)
         value = _row_mean(v * self.expand_heads(feature_score))  # (1, A, 1, P)
 
         query_score = self.sum_heads(q * context_score) * norm_q  # (1, heads, N, P)
