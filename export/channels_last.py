@@ -8,7 +8,9 @@
 - XFA's products of two activations are elementwise products, with sums over features and over rows. XNNPACK runs a
   FULLY_CONNECTED only if its weights are constant, and a GPU no BATCH_MATMUL of two activations; these forms run
   everywhere. It costs V's and the output's projections for every token: 6 % more MACs in ``xformer_s``.
-- LayerNorm's gain and shift are part of the convolution that follows.
+- LayerNorm's gain and shift are part of the convolution that follows. Its subtraction of the mean is part of the
+  convolutions that write to the sum from block to block: only LayerNorms read that.
+- The query feature score is computed from K, which has fewer features than the token that K is made of.
 - Nearest upsampling is concatenation and reshape: XNNPACK has no RESIZE_NEAREST_NEIGHBOR.
 """
 
@@ -59,6 +61,14 @@ def _conv(weight: Tensor, bias: Tensor | None = None) -> nn.Conv2d:
     return conv
 
 
+def _centred(conv: nn.Module) -> nn.Conv2d:
+    """The 1x1 convolution ``conv`` less the mean of its output over the channels, in float64."""
+    assert isinstance(conv, nn.Conv2d)
+    weight = conv.weight.double()[:, :, 0, 0]
+    bias = None if conv.bias is None else conv.bias.double()
+    return _conv(weight - weight.mean(0), None if bias is None else bias - bias.mean())
+
+
 def _absorb(norm: ChannelNorm, conv: nn.Conv2d) -> nn.Conv2d:
     """The 1x1 convolution ``conv`` with the gain and shift of the norm in front of it folded in, in float64."""
     assert conv.bias is not None
@@ -87,16 +97,15 @@ def _row_mean(x: Tensor) -> Tensor:
 
 
 class PlainNorm(nn.Module):
-    """LayerNorm over the channels of (1, C, N, P), without gain and shift."""
+    """LayerNorm over the channels of (1, C, N, P), whose mean is 0 already; without gain and shift."""
 
     def __init__(self, norm: ChannelNorm) -> None:
         super().__init__()
         self.channels, self.eps = norm.weight.shape[1], norm.eps
 
     def forward(self, x: Tensor) -> Tensor:
-        centred = x - x.mean(1, keepdim=True)  # (1, C, N, P)
-        variance = (centred * centred).mean(1, keepdim=True)  # (1, 1, N, P)
-        return centred * torch.rsqrt(variance + self.eps)
+        variance = (x * x).mean(1, keepdim=True)  # (1, 1, N, P)
+        return x * torch.rsqrt(variance + self.eps)
 
 
 class PatchXFA(nn.Module):
@@ -108,9 +117,9 @@ class PatchXFA(nn.Module):
         one_position = module.own_head[:heads]  # (heads, A) of 0/1: slots are position-major
         self.q = _absorb(norm, module.q)
         self.k = _absorb(norm, module.k)
-        self.score = _absorb(norm, module.score)
+        self.score = _conv(module.sum_heads.weight[:, :, 0, 0] * module.w_feature)  # (heads, A), of K
         self.v = _absorb(norm, _conv(module.w_v.t(), module.b_v[:heads].sum(0)))
-        self.out = _conv(module.w_out.t(), module.b_out.flatten())
+        self.out = _centred(_conv(module.w_out.t(), module.b_out.flatten()))
         self.sum_heads = module.sum_heads
         self.expand_heads = _conv(one_position.t())
         self.register_buffer("floor_q", module.floor_q)
@@ -134,7 +143,7 @@ class PatchXFA(nn.Module):
         norm_k = self._inverse_norm(k, self.floor_k)  # (1, heads, N, P)
 
         context_score = _row_mean(k * self.expand_heads(norm_k * self.w_context))  # (1, A, 1, P)
-        feature_score = norm_k * self.score(x)  # (1, heads, N, P)
+        feature_score = norm_k * self.score(k)  # (1, heads, N, P)
         value = _row_mean(v * self.expand_heads(feature_score))  # (1, A, 1, P)
 
         query_score = self.sum_heads(q * context_score) * norm_q  # (1, heads, N, P)
@@ -154,7 +163,8 @@ class PatchXFBlock(nn.Module):
         self.norm1 = PlainNorm(norm1)
         self.attention = PatchXFA(module.attention, norm1)
         self.norm2 = PlainNorm(norm2)
-        self.mlp = _absorb_first(norm2, mlp)
+        *layers, last = _absorb_first(norm2, mlp)
+        self.mlp = nn.Sequential(*layers, _centred(last))
 
     def forward(self, x: Tensor) -> Tensor:
         x = x + self.attention(self.norm1(x))
@@ -170,7 +180,8 @@ class PatchXFStage(nn.Module):
         *blocks, norm = module.blocks
         assert isinstance(norm, ChannelNorm)
         assert isinstance(module.project_out, nn.Sequential)
-        self.enter = module.enter
+        local, project_in = module.enter
+        self.enter = nn.Sequential(local, _centred(project_in))
         self.blocks = nn.Sequential(
             *(PatchXFBlock(block) for block in blocks if isinstance(block, MobileXFBlock)), PlainNorm(norm)
         )

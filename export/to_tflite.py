@@ -4,7 +4,8 @@ What litert-torch writes is changed in these places:
 
 - The input and the outputs bear the manifest's names, as tensors and in the signature, in the manifest's order.
 - The input is a quantized tensor of scale 1 and zero point 0, and DEQUANTIZE stands where the converter has CAST: it
-  computes the same, and XNNPACK takes it. So the whole graph is one partition.
+  computes the same, and XNNPACK takes it. So the whole graph is one partition, in int8 too: QUANTIZE of the bytes would
+  be enough there, but LiteRT would run that by itself, more slowly than XNNPACK runs both.
 - Inner tensors are named by module paths without the classes' names, which made a tenth of a small file.
 - Buffers start at multiples of 16 bytes, as TFLite's schema demands and its Python classes do not keep to.
 """
@@ -254,7 +255,7 @@ def _shorten_names(model: Any) -> None:
 
 
 def _read_bytes(model: Any) -> None:
-    """Replace the CAST of the input by DEQUANTIZE of a tensor of scale 1 and zero point 0, or by QUANTIZE alone."""
+    """Replace the CAST of the input by DEQUANTIZE of a tensor of scale 1 and zero point 0."""
     schema = require("ai_edge_litert.schema_py_generated", extra="tflite")
     (graph,) = model.subgraphs
     casts = [op for op in graph.operators if _code(model, op).builtinCode == schema.BuiltinOperator.CAST]
@@ -262,14 +263,9 @@ def _read_bytes(model: Any) -> None:
         raise ConversionError(f"the tflite graph has {len(casts)} CAST; one is expected, of the input")
     (cast,) = casts
     graph.tensors[graph.inputs[0]].quantization = schema.QuantizationParametersT(scale=[1.0], zeroPoint=[0])
-    (reader,) = (op for op in graph.operators if cast.outputs[0] in op.inputs)
-    if _code(model, reader).builtinCode == schema.BuiltinOperator.QUANTIZE:
-        graph.operators.remove(cast)
-        reader.inputs = list(graph.inputs)
-    else:
-        cast.opcodeIndex = operator_code(model, schema.BuiltinOperator.DEQUANTIZE, version=1)
-        cast.builtinOptionsType = schema.BuiltinOptions.DequantizeOptions
-        cast.builtinOptions = schema.DequantizeOptionsT()
+    cast.opcodeIndex = operator_code(model, schema.BuiltinOperator.DEQUANTIZE, version=1)
+    cast.builtinOptionsType = schema.BuiltinOptions.DequantizeOptions
+    cast.builtinOptions = schema.DequantizeOptionsT()
     types = {tensor.type for tensor in graph.tensors}
     for code in model.operatorCodes:
         if code.builtinCode == schema.BuiltinOperator.DEQUANTIZE:  # the quantizer leaves it at version 1

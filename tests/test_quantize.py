@@ -213,12 +213,13 @@ def test_tflite_does_not_round_the_pictures_bytes_either(height: int, width: int
     model = flatbuffer_utils.read_model(str(path))
     (graph,) = model.subgraphs
     names = {code: name for name, code in vars(schema.BuiltinOperator).items() if isinstance(code, int)}
-    first = [names[model.operatorCodes[operator.opcodeIndex].builtinCode] for operator in graph.operators[:4]]
-    assert first == ["QUANTIZE", "CONCATENATION", "CONCATENATION", "CONV_2D"]
-    stem = graph.operators[3]
+    first = [names[model.operatorCodes[operator.opcodeIndex].builtinCode] for operator in graph.operators[:5]]
+    assert first == ["DEQUANTIZE", "QUANTIZE", "CONCATENATION", "CONCATENATION", "CONV_2D"]
+    stem = graph.operators[4]
     assert list(graph.operators[0].inputs) == list(graph.inputs)
-    for operator in graph.operators[:3]:
-        for index in {*operator.inputs, *operator.outputs} - {*graph.inputs}:
+    assert list(graph.operators[1].inputs) == list(graph.operators[0].outputs)
+    for operator in graph.operators[1:4]:
+        for index in {*operator.inputs, *operator.outputs} - {*graph.operators[0].outputs}:
             quantization = graph.tensors[index].quantization
             assert (list(quantization.scale), list(quantization.zeroPoint)) == ([1.0], [-128])
 
@@ -228,7 +229,7 @@ def test_tflite_does_not_round_the_pictures_bytes_either(height: int, width: int
     image = golden_picture(0, size)
     expected = of_the_float_picture(prepared, image, weights.to(torch.float32))
 
-    graph.outputs, graph.operators, model.signatureDefs = [stem.outputs[0]], graph.operators[:4], []
+    graph.outputs, graph.operators, model.signatureDefs = [stem.outputs[0]], graph.operators[:5], []
     interpreter = Interpreter(model_content=bytes(flatbuffer_utils.convert_object_to_bytearray(model)))
     interpreter.allocate_tensors()
     interpreter.set_tensor(interpreter.get_input_details()[0]["index"], image)

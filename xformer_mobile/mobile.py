@@ -268,6 +268,7 @@ class MobileXFA(nn.Module):
         self.q = _conv(w_q.flatten(0, 1), b_q.flatten())
         self.k = _conv(w_k.flatten(0, 1), b_k.flatten())
         self.score = _conv(w_score, b_score)
+        self.w_feature = w_feature.flatten()  # (A): no buffer, since only forms made from this one read it
         # The sum of squares of each head, as a 1x1 convolution with a constant 0/1 kernel.
         head_of = torch.arange(self.attention_dim) // dim  # (A): the head of each feature
         self.sum_heads = _conv((head_of[None, :] == torch.arange(heads)[:, None]).float())
