@@ -209,7 +209,8 @@ def test_tflite_does_not_round_the_pictures_bytes_either(height: int, width: int
     size, path = ImageSize(height, width), tmp_path / "model.tflite"
     prepared = prepare(None, task="classify", variant="xformer_xxs", image_size=size)
     options = Options("int8", calibration=Calibration.of(prepared.config, count=8))
-    to_tflite.convert(prepared, options, path)
+    converted = to_tflite.convert(prepared, options, path)
+    assert (converted.graph["xnnpack_partitions"], converted.graph["outside_xnnpack"]) == (1, {})
     model = flatbuffer_utils.read_model(str(path))
     (graph,) = model.subgraphs
     names = {code: name for name, code in vars(schema.BuiltinOperator).items() if isinstance(code, int)}

@@ -159,6 +159,7 @@ def test_xnnpack_takes_the_whole_graph_as_one_partition(
     graph = made[task, precision].converted.graph
     assert graph["xnnpack_partitions"] == 1
     assert graph["outside_xnnpack"] == {}
+    assert graph["ops"]["SUB"] == 1  # of the picture's mean; LayerNorms' are in the weights
 
 
 @pytest.mark.parametrize("task", TASKS)
