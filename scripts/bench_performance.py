@@ -71,9 +71,9 @@ Rows = Mapping[str, Mapping[str, Any]]
 class Bench:
     """Two codes, ``before`` and the one at hand, and where their artifacts are kept."""
 
-    def __init__(self, before: Path, directory: Path, seconds: float) -> None:
+    def __init__(self, before: Path, directory: Path, plan: PeersPlan) -> None:
         self.trees = {BEFORE: before, "after": ROOT}
-        self.directory, self.plan = directory, PeersPlan(seconds=seconds)
+        self.directory, self.plan = directory, plan
 
     def export(self, tree: str, name: str, *options: str) -> Bundle:
         """A bundle by one of the codes, unless it is there."""
@@ -254,10 +254,10 @@ def report(found: Mapping[str, Any]) -> None:
 
 
 @contextmanager
-def prepared(name: str, directory: Path, seconds: float) -> Iterator[Bench]:
+def prepared(name: str, directory: Path, plan: PeersPlan) -> Iterator[Bench]:
     """The bench, with the older code checked out for as long as the block."""
     with revision.checked_out(revision.repository_of(ROOT), name) as tree:
-        yield Bench(tree, directory, seconds)
+        yield Bench(tree, directory, plan)
 
 
 def main() -> None:
@@ -265,15 +265,17 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("revision")
     parser.add_argument("--parts", nargs="+", default=["float", "int8", "export"])
-    parser.add_argument("--seconds", type=float, default=20.0, help="of running each model at each size")
+    parser.add_argument("--seconds", type=float, default=PeersPlan.seconds, help="of running each model at each size")
+    parser.add_argument("--rounds", type=int, default=PeersPlan.rounds, help="each has processes of its own")
     parser.add_argument("--directory", type=Path, default=Path("build/performance"))
     options = parser.parse_args()
     directory: Path = options.directory.absolute()
+    plan = PeersPlan(options.rounds, options.seconds)
     directory.mkdir(parents=True, exist_ok=True)
     measures = {"float": Bench.float32, "int8": Bench.int8, "export": Bench.seconds}
     missing = [part for part in measures if part in options.parts and not (directory / f"{part}.json").exists()]
     if missing:
-        with prepared(options.revision, directory, options.seconds) as bench:
+        with prepared(options.revision, directory, plan) as bench:
             for part in missing:
                 made = measures[part](bench)
                 about = {"machine": describe_machine(), "tools": describe_tools()}
