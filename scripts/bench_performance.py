@@ -39,6 +39,7 @@ from xformer_mobile.bench import revision
 from xformer_mobile.bench.counts import count_artifact
 from xformer_mobile.bench.machine import describe_machine, describe_tools
 from xformer_mobile.bench.peers import BASE, MATMUL, REFERENCE, Contender, PeersPlan, measure_peers
+from xformer_mobile.chatter import silenced
 from xformer_mobile.data import Synthetic
 from xformer_mobile.files import write_file
 from xformer_mobile.optional import require
@@ -89,7 +90,8 @@ class Bench:
         for module in CONVERTERS[format].imports:
             require(module, extra=CONVERTERS[format].extra)
         path = self.directory / f"{name}-{size}.{format}"
-        return export_contender(name, size, format, path, engine=ENGINES[format])
+        with silenced():
+            return export_contender(name, size, format, path, engine=ENGINES[format])
 
     def run(self, contenders: list[Contender], format: str) -> list[dict[str, Any]]:
         """The rows of one interleaved run, without its samples."""
