@@ -269,6 +269,17 @@ def test_rounding_and_cutting_off_are_no_faults(tiny: Tiny) -> None:
     assert [row.path for row in shifted.rows if not row.passed] == ["body.0"]
 
 
+def test_a_gain_is_of_what_is_not_cut_off(tiny: Tiny) -> None:
+    """Where a scale is wrong values reach the end of the range that should not: they would hide a part of it."""
+    step, low, high = 0.5, -21.0, 21.0
+
+    def scaled(name: str, values: Tensor) -> Tensor:
+        return (1.05 * values / step).round().mul(step).clip(low, high) if name == "conv" else values
+
+    found = _compare(tiny, scaled, steps={"conv": step}, ranges={"conv": (low, high)})
+    assert _rows(found)["body.0"].gain > 0.045
+
+
 def test_values_within_one_step_have_no_gain(tiny: Tiny) -> None:
     """A tensor that is nearly constant on its grid tells nothing of a scale, however low its signal is."""
     steps, ranges = {"conv": 1000.0}, {"conv": (-128000.0, 127000.0)}

@@ -163,9 +163,11 @@ def test_integers_come_as_the_values_that_they_stand_for(made: Made) -> None:
     graph = layers.graph
     assert len(graph.steps) > 100
     assert graph.steps.keys() == graph.ranges.keys()
+    again = {one.outputs[0] for one in graph.operators if one.kind == "QUANTIZE" and one.inputs[0] in graph.steps}
+    assert again
     for name, values in layers.values(golden_picture(0, SIZE), graph.steps).items():
         step, (low, high) = graph.steps[name], graph.ranges[name]
-        assert high - low == pytest.approx(255 * step)
+        assert high - low == pytest.approx(255 * step) if name not in again else 2 * step < high - low < 255.5 * step
         assert low - 0.01 * step <= values.min() <= values.max() <= high + 0.01 * step
         assert np.abs(values / step - np.rint(values / step)).max() < 0.01, name
 

@@ -222,8 +222,8 @@ class _Sums:
 
     ``step`` is the tensor's quantization step, 0 for none; ``span`` the values that it can hold. What is beyond them is
     cut off there, on pictures unlike those of the calibration in clean artifacts too. So the noise is against what the
-    tensor can hold of what was expected. Gain and shift are over what is within, against the grid's nearest values:
-    rounding to a coarse grid brings many small values to 0, which is a gain below 1.
+    tensor can hold of what was expected. Gain and shift are over what is within and was not cut off, against the grid's
+    nearest values: rounding to a coarse grid brings many small values to 0, which is a gain below 1.
     """
 
     def __init__(self, step: float = 0.0, span: tuple[float, float] = (-math.inf, math.inf)) -> None:
@@ -242,11 +242,16 @@ class _Sums:
             self.signal += float(np.square(held).sum())
             self.noise += float(np.square(f - held).sum())
             self.total += e.size
-            beyond = (e < self.span[0]) | (e > self.span[1])
+            beyond = (e != held) | self._cut_off(f)
             count = (~beyond).astype(np.float64)
             e, f = np.where(beyond, 0.0, self._rounded(e)), np.where(beyond, 0.0, f)
             axes = tuple(axis for axis in range(e.ndim) if axis != 1)
             self.moments = self.moments + np.stack([x.sum(axes) for x in (count, e, f, e * e, e * f, f * f)])
+
+    def _cut_off(self, values: npt.NDArray[np.float64]) -> npt.NDArray[np.bool_]:
+        """Which values are at an end of the span, to half a step: how far beyond it they would be is not known."""
+        low, high = self.span[0] + self.step / 2, self.span[1] - self.step / 2
+        return np.isfinite(values) & ((values < low) | (values > high))
 
     def _rounded(self, values: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
         """The nearest values that the tensor's integers stand for; as they are where they are not known."""

@@ -150,9 +150,17 @@ def _read(model: Any, schema: Any, paths: Mapping[str, str]) -> tuple[Graph, dic
         operators.append(Operator(scope, kind, inputs, outputs))
         if kind == "DEQUANTIZE" and inputs[0] in zeros:
             steps[outputs[0]], ranges[outputs[0]] = steps[inputs[0]], ranges[inputs[0]]
+        if kind == "QUANTIZE" and inputs[0] in zeros:  # from a grid to another: neither may cut values off
+            ranges[outputs[0]] = _common_range(ranges[inputs[0]], ranges[outputs[0]], steps[outputs[0]])
     starts, ends = (tuple(names[int(index)] for index in indices) for indices in (graph.inputs, graph.outputs))
     found = Graph(_adopt(operators), starts, ends, steps, ranges)
     return found, {name: index for index, name in names.items()}, zeros
+
+
+def _common_range(first: tuple[float, float], second: tuple[float, float], step: float) -> tuple[float, float]:
+    """The range of what a tensor can hold that is written from another one: ends are values of the second's grid."""
+    low, high = (second[0] + round((end - second[0]) / step) * step for end in first)
+    return max(low, second[0]), min(high, second[1])
 
 
 def _unique(names: Mapping[int, str]) -> dict[int, str]:
