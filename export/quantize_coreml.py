@@ -27,6 +27,7 @@ from torch import nn
 from xformer_export.calibration import Calibration, Choice, Outputs, Run, choose_ranges, collect
 from xformer_export.int8_weights import LEAST_WEIGHTS
 from xformer_export.placement import Placement
+from xformer_export.shortcuts import checked_once
 from xformer_mobile.artifact import INPUT_NAME
 from xformer_mobile.errors import ConversionError
 from xformer_mobile.optional import import_coremltools
@@ -211,7 +212,7 @@ def _passes() -> Iterator[None]:
     """Run coremltools' passes: its names counted from the start, its bars hidden, its errors turned into ours."""
     # It numbers what has no name on from what it did before.
     import_coremltools().converters.mil.Builder.name_count.clear()
-    with warnings.catch_warnings(), contextlib.redirect_stderr(io.StringIO()):
+    with warnings.catch_warnings(), contextlib.redirect_stderr(io.StringIO()), checked_once():
         warnings.simplefilter("ignore")
         try:
             yield

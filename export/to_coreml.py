@@ -35,6 +35,7 @@ from xformer_export.placement import Placement
 from xformer_export.prepare import Converted, Options, Prepared, metadata_of
 from xformer_export.program import conversion_errors, export_program
 from xformer_export.quantize_coreml import MINIMUM_IOS, quantize, quantize_weights
+from xformer_export.shortcuts import checked_once
 from xformer_mobile import __version__
 from xformer_mobile.artifact import INPUT_NAME
 from xformer_mobile.errors import ConversionError, UsageError
@@ -121,7 +122,7 @@ def convert(prepared: Prepared, options: Options, path: Path) -> Converted:
     program = export_program(ImageModel(prepared.mobile), (torch.zeros(1, 3, size.height, size.width),))
     with tempfile.TemporaryDirectory() as folder:
         draft = Path(folder) / path.name
-        with conversion_errors("coremltools", program), _quiet():
+        with conversion_errors("coremltools", program), _quiet(), checked_once():
             model = _translate(ct, program, prepared.config, system, precision, draft)
         model, quantization = _quantize(model, prepared, options)
         if options.precision in MINIMUM_IOS:

@@ -36,6 +36,7 @@ from xformer_export.prepare import Converted, Network, Options, Prepared
 from xformer_export.program import Decompositions, conversion_errors, export_program, replace_modules
 from xformer_export.quantize_executorch import partitioner as int8_partitioner
 from xformer_export.quantize_executorch import quantize, quantize_weights
+from xformer_export.shortcuts import compiled_when_called, shared_origins, without_idle_passes
 from xformer_mobile.errors import UnavailableError
 from xformer_mobile.files import output_errors
 from xformer_mobile.mobile import ChannelNorm
@@ -127,20 +128,21 @@ def _quantized_program(prepared: Prepared, options: Options) -> tuple[ExportedPr
 def _export(module: nn.Module, size: ImageSize, decompositions: Decompositions) -> ExportedProgram:
     """The program of a module that takes bytes (1, H, W, 3)."""
     example = torch.zeros(1, size.height, size.width, 3, dtype=torch.uint8)
-    with _quiet(), _shared_origins():
+    with _quiet(), shared_origins():
         require("executorch.exir", extra="executorch")
         return export_program(module, (example,), decompositions)
 
 
 def _lower(program: ExportedProgram, partitioner: Any) -> tuple[bytes, dict[str, Any]]:
     """The bytes of a .pte file, and what was counted in its graph."""
-    with _quiet(), _shared_origins(), conversion_errors("ExecuTorch", program):
+    with _quiet(), shared_origins(), compiled_when_called(), conversion_errors("ExecuTorch", program):
         exir = require("executorch.exir", extra="executorch")
-        edge = exir.to_edge_transform_and_lower(
-            program,
-            partitioner=[partitioner],
-            compile_config=exir.EdgeCompileConfig(_check_ir_validity=False),
-        )
+        with without_idle_passes():
+            edge = exir.to_edge_transform_and_lower(
+                program,
+                partitioner=[partitioner],
+                compile_config=exir.EdgeCompileConfig(_check_ir_validity=False),
+            )
         module = edge.exported_program().graph_module
         delegated, left = _count(module)
         graph = {
@@ -328,24 +330,6 @@ def _version_needed() -> str:
     import importlib.metadata
 
     return ".".join(importlib.metadata.version("executorch").split(".")[:2])
-
-
-@contextlib.contextmanager
-def _shared_origins() -> Iterator[None]:
-    """Let nodes share the records of which nodes they were made from.
-
-    PyTorch copies a node's whole history for each node that is made from it, and each of some forty passes makes all
-    nodes anew; that is a fifth of lowering. The records are never changed.
-    """
-    record = getattr(torch.fx.traceback, "NodeSource", None)
-    if record is None or hasattr(record, "__deepcopy__"):  # another PyTorch, which may have other ways
-        yield
-        return
-    record.__deepcopy__ = lambda self, memo: self
-    try:
-        yield
-    finally:
-        del record.__deepcopy__
 
 
 @contextlib.contextmanager
