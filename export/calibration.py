@@ -44,6 +44,12 @@ FEW_PICTURES = 32
 HELD_OUT = 24
 """Pictures that are not counted but compared, to choose the method by; a quarter of them all at most."""
 
+FIRST_SHARE = 3
+"""On one in so many of those pictures it is seen whether a method is worth the others."""
+
+BEHIND_DB = 3.0
+"""It is not, where it is so far behind the best."""
+
 CALIBRATION_STEPS = 1 + len(METHODS)
 """How many steps a format reports: the counting, and each method's trial."""
 
@@ -160,7 +166,10 @@ def collect(
 
 @dataclass(frozen=True)
 class Choice(Generic[Artifact]):
-    """The method that was chosen, its artifact, and every method's signal-to-noise ratio in dB on held-out pictures."""
+    """The method that was chosen, its artifact, and every method's signal-to-noise ratio in dB on held-out pictures.
+
+    Methods that are far behind have the ratio on the first of the pictures.
+    """
 
     method: str
     artifact: Artifact
@@ -182,21 +191,30 @@ def choose_ranges(
 ) -> Choice[Artifact]:
     """Try each method's ranges and take those whose artifact is nearest to the float one.
 
+    All methods are tried on the first pictures; the others are for those that are not far behind the best there.
+
     ``reference`` runs the float artifact; ``quantize`` makes an int8 one, which ``open_artifact`` opens.
     """
     images = list(calibration.compared())  # few: each artifact sees them
     expected = [reference(image) for image in images]
+    first = max(1, len(images) // FIRST_SHARE)
+    artifacts: dict[str, Artifact] = {}
+    runs: dict[str, Run] = {}
+    found: dict[str, list[Outputs]] = {}
     tried: dict[str, float] = {}
-    best: Choice[Artifact] | None = None
     for method in methods:
         step(method)
-        made = quantize(ranges(histograms, method))
-        run = open_artifact(made)
-        tried[method] = snr_db(expected, [run(image) for image in images])
-        if best is None or _or_worst(tried[method]) > _or_worst(tried[best.method]):
-            best = Choice(method, made, tried)
-    assert best is not None
-    return best
+        artifacts[method] = quantize(ranges(histograms, method))
+        runs[method] = open_artifact(artifacts[method])
+        found[method] = [runs[method](image) for image in images[:first]]
+        tried[method] = snr_db(expected[:first], found[method])
+    enough = max(map(_or_worst, tried.values())) - BEHIND_DB
+    good = [method for method in methods if _or_worst(tried[method]) >= enough]
+    for method in good:
+        found[method] += [runs[method](image) for image in images[first:]]
+        tried[method] = snr_db(expected, found[method])
+    best = max(good, key=lambda method: _or_worst(tried[method]))
+    return Choice(best, artifacts[best], tried)
 
 
 def _or_worst(ratio: float) -> float:

@@ -94,15 +94,19 @@ def replace_modules(module: nn.Module, rules: Mapping[type[nn.Module], Callable[
 
 
 @contextlib.contextmanager
-def conversion_errors(tool: str, program: ExportedProgram) -> Iterator[None]:
-    """Turn whatever a converter raises into a :class:`ConversionError` that says which op of which module it is."""
+def conversion_errors(tool: str, program: ExportedProgram | Callable[[], ExportedProgram]) -> Iterator[None]:
+    """Turn whatever a converter raises into a :class:`ConversionError` that says which op of which module it is.
+
+    ``program`` is where ops are looked up, or makes that if it comes to it.
+    """
     try:
         yield
     except XFormerError:
         raise
     except Exception as error:  # converters raise whatever their passes raise
         message = _root_cause(error)
-        places = [place for cause in _causes(error) if (place := locate(program, str(cause)))]
+        known = program if isinstance(program, ExportedProgram) else program()
+        places = [place for cause in _causes(error) if (place := locate(known, str(cause)))]
         raise ConversionError(f"{tool} failed{places[-1] if places else ''}: {message}") from error
 
 

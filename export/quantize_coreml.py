@@ -134,13 +134,13 @@ def open_model(model: Any) -> Run:
 
 
 def _values(model: Any, names: Sequence[str]) -> Any:
-    """Runs the package and returns these of the values that it computes, by name."""
-    program = MilProgram.load(Path(model.package_path))
+    """Runs the package and returns these of the values that it computes, by name; not rounded, which takes as long."""
+    program = MilProgram.load(Path(model.package_path), precision="fp32")
 
     def run(picture: ByteImage) -> Iterator[tuple[str, npt.NDArray[np.float32]]]:
         found = program.run({INPUT_NAME: picture}, intermediates=names)
         for name in names:
-            yield name, found[name].astype(np.float32)
+            yield name, found[name].astype(np.float32, copy=False)
 
     return run
 

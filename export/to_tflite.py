@@ -13,6 +13,7 @@ What litert-torch writes is changed in these places:
 from __future__ import annotations
 
 import contextlib
+import functools
 import hashlib
 import re
 import struct
@@ -134,8 +135,7 @@ def _lower(module: nn.Module, size: ImageSize) -> bytes:
     example = (torch.zeros(1, size.height, size.width, 3, dtype=torch.uint8),)
     with _quiet():
         litert_torch = require("litert_torch", extra="tflite")
-        program = export_program(module, example)
-        with conversion_errors("litert-torch", program):
+        with conversion_errors("litert-torch", functools.partial(export_program, module, example)):
             return bytes(litert_torch.convert(module, example).model_content())
 
 

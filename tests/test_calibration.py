@@ -138,6 +138,30 @@ def test_the_best_method_is_chosen_by_its_outputs() -> None:
     assert choice.artifact[1] < 60
 
 
+def test_methods_far_behind_see_the_first_pictures_only() -> None:
+    calibration = Calibration.of(CONFIG, count=24)
+    noise = {"minmax": 0.1, "percentile": 0.011, "entropy": 1.0, "mse": 0.01}
+    seen = dict.fromkeys(noise, 0)
+    opened = iter(noise)
+
+    def open_artifact(made: int) -> Run:
+        method = next(opened)
+
+        def run(image: ByteImage) -> Outputs:
+            seen[method] += 1
+            return {"x": np.full(4, 1 + noise[method], np.float32)}
+
+        return run
+
+    def reference(image: ByteImage) -> Outputs:
+        return {"x": np.ones(4, np.float32)}
+
+    choice = choose_ranges({}, reference, lambda found: len(found), open_artifact, calibration, methods=list(noise))
+    assert choice.method == "mse"
+    assert seen == {"minmax": 2, "percentile": 6, "entropy": 2, "mse": 6}
+    assert [round(choice.snr_db[method]) for method in noise] == [20, 39, 0, 40]
+
+
 def test_noise_is_relative_to_each_output() -> None:
     expected = [{"a": np.full(4, 100.0, np.float32), "b": np.full(4, 1.0, np.float32)}]
     found = [{"a": np.full(4, 110.0, np.float32), "b": np.full(4, 1.1, np.float32)}]
