@@ -6,6 +6,7 @@ finds its modules where this one does. Where this process stops for whatever rea
 
 from __future__ import annotations
 
+import contextlib
 import multiprocessing
 import os
 import pickle
@@ -13,14 +14,14 @@ import signal
 import subprocess
 import sys
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from multiprocessing.connection import Connection, wait
 from typing import Any, NoReturn
 
 from xformer_mobile.chatter import silenced
 from xformer_mobile.errors import ConversionError, XFormerError
 
-__all__ = ["Job", "cores", "main", "run_jobs"]
+__all__ = ["Job", "beside", "cores", "main", "run_jobs"]
 
 BOOT = """
 import signal; signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the one who started this
@@ -55,22 +56,11 @@ def run_jobs(jobs: Mapping[str, Job], processes: int, report: Callable[[str, str
         while waiting or running:
             while waiting and len(running) < processes:
                 name = next(iter(waiting))
-                ours, theirs = multiprocessing.Pipe()
-                with theirs:
-                    number = theirs.fileno()
-                    command = [sys.executable, "-c", BOOT, str(number), *sys.path]
-                    running[ours] = name, subprocess.Popen(command, stdin=subprocess.DEVNULL, pass_fds=[number])
-                ours.send_bytes(pickle.dumps(waiting.pop(name)))
+                _start(running, name, waiting.pop(name))
             for connection in wait(list(running)):
                 assert isinstance(connection, Connection)
                 name, process = running[connection]
-                try:
-                    kind, content = connection.recv()
-                except EOFError:
-                    raise ConversionError(f"{name}: the process ended with status {process.wait()}") from None
-                if kind == "raised":
-                    error, trace = content
-                    raise error from RuntimeError(trace)  # shown with --debug
+                kind, content = _receive(connection, name, process)
                 if kind == "step":
                     report(content, name)
                     continue
@@ -82,6 +72,57 @@ def run_jobs(jobs: Mapping[str, Job], processes: int, report: Callable[[str, str
     finally:
         _stop(running)
     return {name: made[name] for name in jobs}
+
+
+@contextlib.contextmanager
+def beside(name: str, job: Job) -> Iterator[Callable[[], Any]]:
+    """Run a job while this process goes on; what is yielded waits for the job's end and returns what it has returned.
+
+    Where there is one processor only, the job runs in this process, when its result is asked for.
+
+    Raises:
+        Exception: what the job has raised, where its result is asked for.
+        ConversionError: its process ended without an answer.
+    """
+    if cores() == 1:
+        yield lambda: job(lambda step: None)
+        return
+    running: dict[Any, tuple[str, subprocess.Popen[bytes]]] = {}
+
+    def result() -> Any:
+        ((connection, (_, process)),) = running.items()
+        while True:
+            kind, content = _receive(connection, name, process)
+            if kind == "returned":
+                return content
+
+    try:
+        _start(running, name, job)
+        yield result
+    finally:
+        _stop(running)
+
+
+def _start(running: dict[Any, tuple[str, subprocess.Popen[bytes]]], name: str, job: Job) -> None:
+    """Start a process that does the job, and add it to those that are running, by our end of its pipe."""
+    ours, theirs = multiprocessing.Pipe()
+    with theirs:
+        number = theirs.fileno()
+        command = [sys.executable, "-c", BOOT, str(number), *sys.path]
+        running[ours] = name, subprocess.Popen(command, stdin=subprocess.DEVNULL, pass_fds=[number])
+    ours.send_bytes(pickle.dumps(job))
+
+
+def _receive(connection: Connection, name: str, process: subprocess.Popen[bytes]) -> tuple[str, Any]:
+    """What a process says next: the kind of what it is, and that. What it has raised is raised."""
+    try:
+        kind, content = connection.recv()
+    except EOFError:
+        raise ConversionError(f"{name}: the process ended with status {process.wait()}") from None
+    if kind == "raised":
+        error, trace = content
+        raise error from RuntimeError(trace)  # shown with --debug
+    return kind, content
 
 
 def _stop(running: Mapping[Any, tuple[str, subprocess.Popen[bytes]]]) -> None:

@@ -16,6 +16,7 @@ convolutions are channels-last and a program's tensors are not, so that each res
 from __future__ import annotations
 
 import contextlib
+import functools
 import importlib
 import logging
 import math
@@ -37,11 +38,14 @@ from xformer_export.program import Decompositions, conversion_errors, export_pro
 from xformer_export.quantize_executorch import partitioner as int8_partitioner
 from xformer_export.quantize_executorch import quantize, quantize_weights
 from xformer_export.shortcuts import compiled_when_called, shared_origins, without_idle_passes
+from xformer_export.side_by_side import beside
+from xformer_mobile.chatter import silenced
 from xformer_mobile.errors import UnavailableError
 from xformer_mobile.files import output_errors
 from xformer_mobile.mobile import ChannelNorm
 from xformer_mobile.optional import import_coremltools, require
 from xformer_mobile.spec import ImageSize, lookup
+from xformer_mobile.zoo import one_thread
 
 __all__ = ["BACKENDS", "convert", "convert_network"]
 
@@ -69,12 +73,12 @@ def convert(prepared: Prepared, options: Options, path: Path) -> Converted:
             raise UnavailableError(
                 f"{options.precision} for ExecuTorch is for XNNPACK only; use --backend xnnpack, or --format coreml"
             )
-        options.step("executorch: convert in float32, to compare with")
-        quantization["fp32_size_bytes"] = len(_lower(_float_program(prepared, torch.float32), _xnnpack(options))[0])
-        program, found = _quantized_program(prepared, options)
-        quantization |= found
-        options.step("executorch: convert")
-        content, graph = _lower(program, int8_partitioner())
+        with beside("executorch in float32", functools.partial(_float_size, prepared)) as float_size:
+            program, found = _quantized_program(prepared, options)
+            options.step("executorch: convert")
+            content, graph = _lower(program, int8_partitioner())
+            options.step("executorch: convert in float32, to compare with")
+            quantization = {"fp32_size_bytes": float_size(), **found}
     else:
         # Core ML's compiler makes halves of floats itself, and trips over a program that has them.
         half = options.precision == "fp16" and options.backend != "coreml"
@@ -109,6 +113,12 @@ def convert_network(network: Network, path: Path) -> None:
 def _float_program(prepared: Prepared, dtype: torch.dtype) -> ExportedProgram:
     """The mobile form in one float type."""
     return _export(_Typed(prepared.mobile, dtype), prepared.config.image_size, DECOMPOSITIONS)
+
+
+def _float_size(prepared: Prepared, step: Callable[[str], None]) -> int:
+    """The bytes of the .pte file in fp32; a job for a process of its own."""
+    with silenced(), one_thread():
+        return len(_lower(_float_program(prepared, torch.float32), _xnnpack(Options()))[0])
 
 
 def _quantized_program(prepared: Prepared, options: Options) -> tuple[ExportedProgram, dict[str, Any]]:

@@ -13,7 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from xformer_export.side_by_side import cores, run_jobs
+from xformer_export import side_by_side
+from xformer_export.side_by_side import beside, cores, run_jobs
 from xformer_mobile.errors import ConversionError, ParityError
 
 Step = Callable[[str], None]
@@ -111,6 +112,31 @@ def test_an_interrupt_stops_them_all(tmp_path: Path) -> None:
         run_jobs({end.name: job("wait", str(end)) for end in ends}, 2, report)
     assert time.monotonic() - since < 60, "they were waited for"
     assert [end.read_text() for end in ends] == ["unwound"] * 2
+
+
+@pytest.mark.parametrize("processors", [1, 2])
+def test_a_job_runs_beside(processors: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(side_by_side, "cores", lambda: processors)
+    with beside("size", job("power", 2, 5)) as result:
+        made, process = result()
+    assert made == 32
+    assert (process == os.getpid()) == (processors == 1)
+
+
+def test_a_job_beside_fails_where_its_result_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(side_by_side, "cores", lambda: 2)
+    with beside("size", job("refuse")) as result, pytest.raises(ParityError, match="it does not agree"):
+        result()
+    with beside("size", job("die")) as result, pytest.raises(ConversionError, match="size: the process ended with"):
+        result()
+
+
+def test_nobody_waits_for_a_job_beside_what_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(side_by_side, "cores", lambda: 2)
+    since = time.monotonic()
+    with pytest.raises(ZeroDivisionError), beside("size", job("wait", str(tmp_path / "end"))):
+        raise ZeroDivisionError
+    assert time.monotonic() - since < 60, "it was waited for"
 
 
 def test_there_is_a_processor() -> None:
