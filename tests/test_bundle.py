@@ -19,6 +19,7 @@ from xformer_export.formats import CONVERTERS
 from xformer_export.prepare import Converted, Options, Prepared
 from xformer_mobile.artifact import Bundle
 from xformer_mobile.errors import BundleError, ConversionError, OutputError
+from xformer_mobile.files import tree_sha256
 from xformer_mobile.spec import ImageSize
 
 Prints = Callable[..., None]
@@ -124,6 +125,22 @@ def test_the_error_of_a_command_is_one_line_with_the_log(prints: Prints, call: C
     assert (status, out) == (1, "")
     assert err.startswith("xformer-export: error: the tool failed; what the converter printed is in ")
     assert err.endswith("bundle.work/onnx.log\n")
+
+
+def test_formats_side_by_side_are_the_same(tmp_path: Path) -> None:
+    """Bytes and manifest, and the steps of each format in their order."""
+    told: list[tuple[str, str]] = []
+    one = build_bundle(_request(tmp_path / "one" / "bundle", "onnx", "coreml"))
+
+    def report(step: str, lane: str = "") -> None:
+        told.append((lane, step))
+
+    two = build_bundle(_request(tmp_path / "two" / "bundle", "onnx", "coreml", processes=2), report)
+    assert tree_sha256(one.path) == tree_sha256(two.path)
+    assert {(lane, step) for lane, step in told if lane} >= {
+        ("coreml", "convert to coreml"),
+        ("onnx", "convert to onnx"),
+    }
 
 
 # ---- the report --------------------------------------------------------------------------------------------
