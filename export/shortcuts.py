@@ -1,6 +1,6 @@
 """Shortcuts through converters: work that they do over and over, and that changes nothing of what they write.
 
-Each is a context manager. Where a converter's release has not, or no longer, what a shortcut replaces, it does nothing.
+Each is a context manager that replaces something in a converter, and puts it back.
 """
 
 from __future__ import annotations

@@ -242,7 +242,7 @@ class _Sums:
             self.signal += float(np.square(held).sum())
             self.noise += float(np.square(f - held).sum())
             self.total += e.size
-            beyond = (e != held) | self._cut_off(held) | self._cut_off(f)
+            beyond = self._cut_off(held) | self._cut_off(f)
             count = (~beyond).astype(np.float64)
             e, f = np.where(beyond, 0.0, self._rounded(e)), np.where(beyond, 0.0, f)
             axes = tuple(axis for axis in range(e.ndim) if axis != 1)
@@ -254,7 +254,7 @@ class _Sums:
         Of what was expected and of what was found alike: rounding errors that go to one side only would be a gain.
         """
         low, high = self.span[0] + self.step / 2, self.span[1] - self.step / 2
-        return np.isfinite(values) & ((values < low) | (values > high))
+        return (values < low) | (values > high)
 
     def _rounded(self, values: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
         """The nearest values that the tensor's integers stand for; as they are where they are not known."""
