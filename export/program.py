@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.export import ExportedProgram
 
-from xformer_export.shortcuts import compiled_when_called
+from xformer_export.shortcuts import compiled_when_called, shared_origins
 from xformer_mobile.errors import ConversionError, XFormerError
 
 __all__ = [
@@ -49,7 +49,7 @@ def trace_program(module: nn.Module, example: tuple[Tensor, ...]) -> ExportedPro
     Raises:
         ConversionError: PyTorch can't trace the module.
     """
-    with _trace_errors(), compiled_when_called():
+    with _trace_errors(), shared_origins(), compiled_when_called():
         return torch.export.export(module, example, strict=False)
 
 
@@ -64,7 +64,7 @@ def export_program(
         ConversionError: PyTorch can't trace the module.
     """
     program = trace_program(module, example)
-    with _trace_errors(), compiled_when_called():
+    with _trace_errors(), shared_origins(), compiled_when_called():
         decomposed: ExportedProgram = program.run_decompositions(dict(decompositions or {}))
         return decomposed
 

@@ -7,23 +7,40 @@ from __future__ import annotations
 
 import contextlib
 import importlib
-from collections.abc import Iterator
-from typing import Any
+import weakref
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, cast
 
 from torch import fx
+from torch.export import ExportedProgram
 from torch.fx.graph import _PyTreeCodeGen
+from torch.fx.passes.infra.pass_base import PassBase, PassResult
 
-__all__ = ["checked_once", "compiled_when_called", "shared_origins", "without_idle_passes"]
+__all__ = ["checked_once", "compiled_when_called", "decomposed_once", "shared_origins", "without_idle_passes"]
 
-SOUGHT_BY = {
-    "ConvertToLinearPass": {"mm", "addmm", "bmm"},
-    "ConvertToSDPAPass": {"_softmax", "_safe_softmax", "softmax"},
-    "ConvertToUpsampleBilinear2d": {"index", "_unsafe_index", "upsample_bilinear2d"},
-    "DecomposeBatchNorm": {"native_batch_norm", "_native_batch_norm_legit_no_training"},
-    "FuseBatchNormPass": {"native_batch_norm", "_native_batch_norm_legit_no_training"},
-    "PReLUReshapePass": {"_prelu_kernel"},
+Seeks = Callable[[fx.Node, set[str]], bool]
+"""Takes a node that calls an op, and the parts of the op's name: ``{aten, cat, default}``."""
+
+
+def _any_of(*kinds: str) -> Seeks:
+    return lambda node, names: not names.isdisjoint(kinds)
+
+
+SOUGHT_BY: dict[str, Seeks] = {
+    "Conv1dUnsqueezePass": lambda node, names: "convolution" in names and node.meta["val"].dim() < 4,
+    "ConvertToLinearPass": _any_of("mm", "addmm", "bmm"),
+    "ConvertToSDPAPass": _any_of("_softmax", "_safe_softmax", "softmax"),
+    "ConvertToUpsampleBilinear2d": _any_of("index", "_unsafe_index", "upsample_bilinear2d"),
+    "DecomposeBatchNorm": _any_of("native_batch_norm", "_native_batch_norm_legit_no_training"),
+    "DecomposeConcatenate": lambda node, names: "cat" in names and len(cast(Sequence[Any], node.args[0])) > 5,
+    "FuseActivationPass": _any_of("relu", "hardtanh"),
+    "FuseBatchNormPass": _any_of("native_batch_norm", "_native_batch_norm_legit_no_training"),
+    "NormalizeTransposePass": _any_of("t"),
+    "PReLUReshapePass": _any_of("_prelu_kernel"),
+    "RemoveGetItemPass": _any_of("max_pool2d_with_indices", "max"),
+    "SymToTensorPass": _any_of("sym_size", "sym_stride", "sym_numel", "item", "_local_scalar_dense"),
 }
-"""Passes of ExecuTorch's XNNPACK backend, by name, and the ATen ops that each begins with; none without them."""
+"""Passes of ExecuTorch and its XNNPACK backend, by name, and what each looks for; they do nothing without it."""
 
 
 @contextlib.contextmanager
@@ -71,26 +88,59 @@ def compiled_when_called() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def without_idle_passes() -> Iterator[None]:
-    """Leave out passes of ExecuTorch's XNNPACK backend that look for ops that the graph has not.
+def decomposed_once(program: ExportedProgram) -> Iterator[None]:
+    """Let ``program``, which has been decomposed, and what is made of it stay as they are if told to decompose nothing.
 
-    They would find nothing and yet trace the whole graph anew.
+    Decomposing traces the whole graph, also to arrive at the same.
     """
-    manager = importlib.import_module("executorch.backends.xnnpack._passes").XNNPACKPassManager
-    transform = manager.transform
+    run = ExportedProgram.run_decompositions
+    made = weakref.WeakSet([program])
 
-    def transform_what_is_there(self: Any) -> Any:
-        nodes = self.exported_program.graph.nodes
-        ops = {str(getattr(node.target, "__name__", node.target)) for node in nodes if node.op == "call_function"}
-        kinds = {part for op in ops for part in op.split(".")}
-        self.passes = [one for one in self.passes if kinds & SOUGHT_BY.get(one.__name__, kinds)]
-        return transform(self)
+    def run_if_needed(self: ExportedProgram, decomp_table: Any = None, **options: Any) -> ExportedProgram:
+        ops = {node.target for node in self.graph.nodes if node.op == "call_function"}
+        if self in made and decomp_table is not None and ops.isdisjoint(decomp_table) and not options:
+            return self
+        done: ExportedProgram = run(self, decomp_table, **options)
+        made.add(done)
+        return done
 
-    manager.transform = transform_what_is_there
+    ExportedProgram.run_decompositions = run_if_needed  # type: ignore[method-assign]
     try:
         yield
     finally:
-        manager.transform = transform
+        ExportedProgram.run_decompositions = run  # type: ignore[method-assign]
+
+
+@contextlib.contextmanager
+def without_idle_passes() -> Iterator[None]:
+    """Leave out passes of ExecuTorch and its XNNPACK backend that look for what the graph has not.
+
+    They would find nothing and yet trace the whole graph anew.
+    """
+    run = PassBase.__call__
+
+    def run_if_sought(self: PassBase, graph_module: fx.GraphModule) -> PassResult | None:
+        nodes = [node for node in graph_module.graph.nodes if node.op == "call_function"]
+        if _is_idle(type(self).__name__, nodes):
+            return PassResult(graph_module, False)
+        return run(self, graph_module)
+
+    PassBase.__call__ = run_if_sought  # type: ignore[method-assign]
+    try:
+        yield
+    finally:
+        PassBase.__call__ = run  # type: ignore[method-assign]
+
+
+def _is_idle(name: str, nodes: list[fx.Node]) -> bool:
+    """Whether the pass of that name finds nothing to do among these nodes, as far as that is known."""
+    seeks = SOUGHT_BY.get(name)
+    return seeks is not None and not any(seeks(node, _kinds(node)) for node in nodes)
+
+
+def _kinds(node: fx.Node) -> set[str]:
+    """The parts of an op's name: ``{aten, cat, default}``."""
+    return {*str(getattr(node.target, "__name__", node.target)).split(".")}
 
 
 @contextlib.contextmanager

@@ -121,16 +121,11 @@ def convert(prepared: Prepared, options: Options, path: Path) -> Converted:
     size = prepared.config.image_size
     program = export_program(ImageModel(prepared.mobile), (torch.zeros(1, 3, size.height, size.width),))
     with tempfile.TemporaryDirectory() as folder:
-        draft = Path(folder) / path.name
-        with conversion_errors("coremltools", program), _quiet(), checked_once():
-            model = _translate(ct, program, prepared.config, system, precision, draft)
+        model = _translate(ct, program, prepared.config, system, precision, Path(folder) / path.name)
         model, quantization = _quantize(model, prepared, options)
         if options.precision in MINIMUM_IOS:
-            quantization["fp32_size_bytes"] = _float_size(prepared, options)
-        spec = model.get_spec()
-        _annotate(spec, prepared)
-        with output_errors(path):
-            _write(spec, Path(model.package_path), path)
+            quantization["fp32_size_bytes"] = _float_size(ct, program, prepared, system)
+        _finish(model, prepared, path)
     return replace(_read_back(ct, prepared, system, options.precision, path), quantization=quantization)
 
 
@@ -204,18 +199,19 @@ def _translate(
         pipeline.append_pass(forget_types)
     size = config.image_size
     float16 = ct.transform.FP16ComputePrecision(op_selector=lambda op: op.op_type != "softmax")
-    return ct.convert(
-        program,
-        inputs=[ct.ImageType(INPUT_NAME, (1, 3, size.height, size.width), color_layout=ct.colorlayout.RGB)],
-        outputs=[ct.TensorType(name, dtype=ct.converters.mil.mil.types.fp32) for name in outputs],
-        classifier_config=classifier,
-        minimum_deployment_target=ct.target[f"iOS{system.ios}"],
-        convert_to="mlprogram",
-        compute_precision=float16 if precision == "FLOAT16" else ct.precision[precision],
-        pass_pipeline=pipeline,
-        skip_model_load=True,
-        package_dir=str(draft),
-    )
+    with conversion_errors("coremltools", program), _quiet(), checked_once():
+        return ct.convert(
+            program,
+            inputs=[ct.ImageType(INPUT_NAME, (1, 3, size.height, size.width), color_layout=ct.colorlayout.RGB)],
+            outputs=[ct.TensorType(name, dtype=ct.converters.mil.mil.types.fp32) for name in outputs],
+            classifier_config=classifier,
+            minimum_deployment_target=ct.target[f"iOS{system.ios}"],
+            convert_to="mlprogram",
+            compute_precision=float16 if precision == "FLOAT16" else ct.precision[precision],
+            pass_pipeline=pipeline,
+            skip_model_load=True,
+            package_dir=str(draft),
+        )
 
 
 @functools.cache
@@ -290,15 +286,24 @@ def _quantize(model: Any, prepared: Prepared, options: Options) -> tuple[Any, di
     return choice.artifact, {"ranges": choice.as_json()}
 
 
-def _float_size(prepared: Prepared, options: Options) -> int:
+def _float_size(ct: Any, program: ExportedProgram, prepared: Prepared, system: System) -> int:
     """The bytes of the package in fp32."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "float.mlpackage"
-        convert(prepared, replace(options, precision="fp32"), path)
+        model = _translate(ct, program, prepared.config, system, PRECISIONS["fp32"], path.with_stem("draft"))
+        _finish(model, prepared, path)
         return sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
 
 
 # ---- writing ----------------------------------------------------------------------------------------------
+
+
+def _finish(model: Any, prepared: Prepared, path: Path) -> None:
+    """Write the package ``path`` of a model."""
+    spec = model.get_spec()
+    _annotate(spec, prepared)
+    with output_errors(path):
+        _write(spec, Path(model.package_path), path)
 
 
 def _annotate(spec: Any, prepared: Prepared) -> None:

@@ -37,7 +37,7 @@ from xformer_export.prepare import Converted, Network, Options, Prepared
 from xformer_export.program import Decompositions, conversion_errors, export_program, replace_modules
 from xformer_export.quantize_executorch import partitioner as int8_partitioner
 from xformer_export.quantize_executorch import quantize, quantize_weights
-from xformer_export.shortcuts import compiled_when_called, shared_origins, without_idle_passes
+from xformer_export.shortcuts import compiled_when_called, decomposed_once, shared_origins, without_idle_passes
 from xformer_export.side_by_side import beside
 from xformer_mobile.chatter import silenced
 from xformer_mobile.errors import UnavailableError
@@ -138,7 +138,7 @@ def _quantized_program(prepared: Prepared, options: Options) -> tuple[ExportedPr
 def _export(module: nn.Module, size: ImageSize, decompositions: Decompositions) -> ExportedProgram:
     """The program of a module that takes bytes (1, H, W, 3)."""
     example = torch.zeros(1, size.height, size.width, 3, dtype=torch.uint8)
-    with _quiet(), shared_origins():
+    with _quiet():
         require("executorch.exir", extra="executorch")
         return export_program(module, (example,), decompositions)
 
@@ -147,7 +147,7 @@ def _lower(program: ExportedProgram, partitioner: Any) -> tuple[bytes, dict[str,
     """The bytes of a .pte file, and what was counted in its graph."""
     with _quiet(), shared_origins(), compiled_when_called(), conversion_errors("ExecuTorch", program):
         exir = require("executorch.exir", extra="executorch")
-        with without_idle_passes():
+        with decomposed_once(program), without_idle_passes():
             edge = exir.to_edge_transform_and_lower(
                 program,
                 partitioner=[partitioner],

@@ -34,6 +34,7 @@ from xformer_export.placement import Placement
 from xformer_export.prepare import Converted, Network, Options, Prepared
 from xformer_export.program import conversion_errors, export_program
 from xformer_export.quantize_tflite import MARKS, operator_code, quantize, quantize_weights
+from xformer_export.shortcuts import compiled_when_called, shared_origins
 from xformer_export.tflite_metadata import METADATA_NAME, OWN_METADATA_NAME, Description, attach_files, describe
 from xformer_export.tflite_metadata import check as check_metadata
 from xformer_mobile.artifact import INPUT_NAME
@@ -135,7 +136,8 @@ def _lower(module: nn.Module, size: ImageSize) -> bytes:
     example = (torch.zeros(1, size.height, size.width, 3, dtype=torch.uint8),)
     with _quiet():
         litert_torch = require("litert_torch", extra="tflite")
-        with conversion_errors("litert-torch", functools.partial(export_program, module, example)):
+        source = functools.partial(export_program, module, example)
+        with shared_origins(), compiled_when_called(), conversion_errors("litert-torch", source):
             return bytes(litert_torch.convert(module, example).model_content())
 
 

@@ -89,7 +89,7 @@ def make(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Make]:
     program = importlib.import_module("coremltools.converters.mil.mil").Program
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(program, "validate", lambda self, **options: None)
-        patch.setattr(to_coreml, "_float_size", lambda prepared, options: 0)
+        patch.setattr(to_coreml, "_float_size", lambda *what: 0)
         one_method = functools.partial(quantize_coreml.choose_ranges, methods=["minmax"])
         patch.setattr(quantize_coreml, "choose_ranges", one_method)
         patch.setattr(mlpackage_dir, "_paths_by_node", functools.cache(mlpackage_dir._paths_by_node))

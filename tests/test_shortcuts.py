@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import contextlib
 import importlib
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, fx, nn
+from torch.export import ExportedProgram
+from torch.fx.passes.infra.pass_base import PassBase, PassResult
 
 from xformer_export import shortcuts, to_coreml, to_executorch
 from xformer_export.formats import CONVERTERS
 from xformer_export.prepare import Options, prepare
+from xformer_export.program import export_program
 from xformer_mobile.files import tree_sha256
 from xformer_mobile.spec import ImageSize
 
@@ -40,34 +44,71 @@ class Block(nn.Module):
         return (x.flatten(2) @ x.flatten(2).transpose(1, 2),)
 
 
-@pytest.mark.parametrize("norm", [False, True])
-def test_executorch_writes_the_same_without_idle_passes(norm: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+class Rows(nn.Module):
+    """What the mobile form has not: a convolution of rows, ReLU, a wide concatenation, a maximum."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv1d(3, 8, 3, padding=1)
+        self.scales = nn.Parameter(torch.arange(1.0, 7.0).reshape(6, 1, 1, 1))
+
+    def forward(self, image: Tensor) -> tuple[Tensor]:
+        x = torch.relu(self.conv(image.float().flatten(1, 2).permute(0, 2, 1)))
+        wide = torch.cat([x * scale for scale in self.scales], 1)
+        return (wide.reshape(1, 48, 64, 64).max(2, keepdim=True).values,)
+
+
+NORMS = {"DecomposeBatchNorm", "FuseBatchNormPass"}
+ROWS = {"Conv1dUnsqueezePass", "DecomposeConcatenate", "FuseActivationPass", "RemoveGetItemPass"}
+
+
+@pytest.mark.parametrize(
+    ("make", "found"),
+    [
+        (lambda: Block(norm=False), {"ConvertToLinearPass"}),
+        (lambda: Block(norm=True), {"ConvertToLinearPass"} | NORMS),
+        (Rows, ROWS),
+    ],
+    ids=["block", "with batch norm", "rows"],
+)
+def test_executorch_writes_the_same_without_idle_passes(
+    make: Callable[[], nn.Module], found: set[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     torch.manual_seed(0)
-    module = Block(norm).eval()
+    module = make().eval()
     ran: list[str] = []
 
     def lower() -> bytes:
         program = to_executorch._export(module, ImageSize(64, 64), {})
         return to_executorch._lower(program, to_executorch._xnnpack(Options()))[0]
 
-    passes = importlib.import_module("executorch.backends.xnnpack._passes")
-    original = passes._transform
+    run = PassBase.__call__
 
-    def transform(program: Any, one: Any) -> Any:
-        ran.append(type(one).__name__)
-        return original(program, one)
+    def count(self: PassBase, graph_module: fx.GraphModule) -> PassResult | None:
+        ran.append(type(self).__name__)
+        return run(self, graph_module)
 
-    monkeypatch.setattr(passes, "_transform", transform)
+    monkeypatch.setattr(PassBase, "__call__", count)
     short, few = lower(), [*ran]
     ran.clear()
-    monkeypatch.setattr(to_executorch, "without_idle_passes", contextlib.nullcontext)
-    monkeypatch.setattr(to_executorch, "compiled_when_called", contextlib.nullcontext)
-    monkeypatch.setattr(to_executorch, "shared_origins", contextlib.nullcontext)
+    for name in ("compiled_when_called", "decomposed_once", "shared_origins", "without_idle_passes"):
+        monkeypatch.setattr(to_executorch, name, contextlib.nullcontext)
     assert lower() == short
-    left_out = set(shortcuts.SOUGHT_BY) - {"ConvertToLinearPass"}
-    if norm:
-        left_out -= {"DecomposeBatchNorm", "FuseBatchNormPass"}
-    assert set(ran) - set(few) == left_out
+    assert set(ran) - set(few) == set(shortcuts.SOUGHT_BY) - found
+
+
+def test_a_program_is_decomposed_where_there_is_something_to_decompose() -> None:
+    program = export_program(Block(norm=False).eval(), (torch.zeros(1, 64, 64, 3),))
+    table = {torch.ops.aten.silu.default: lambda x: x * torch.sigmoid(x)}
+    with shortcuts.decomposed_once(program):
+        assert program.run_decompositions({}) is program
+        made = program.run_decompositions(table)
+        assert made is not program
+        assert made.run_decompositions(table) is made
+        assert made.run_decompositions() is not made  # by PyTorch's own table
+    assert program.run_decompositions({}) is not program
+    kinds = [{node.target for node in one.graph.nodes} for one in (program, made)]
+    assert [torch.ops.aten.silu.default in one for one in kinds] == [True, False]
 
 
 def test_core_ml_is_the_same_with_fewer_checks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -106,13 +147,24 @@ def test_a_graph_is_compiled_when_it_is_called() -> None:
 def test_shortcuts_end_where_something_fails() -> None:
     program = importlib.import_module("coremltools.converters.mil.mil.program").Program
     pipeline = importlib.import_module("coremltools.converters.mil.mil.passes.pass_pipeline").PassPipelineManager
-    manager = importlib.import_module("executorch.backends.xnnpack._passes").XNNPACKPassManager
+    traced = export_program(nn.SiLU(), (torch.zeros(1),))
 
     def state() -> list[Any]:
-        return [program.validate, pipeline.apply_pipeline, manager.transform, fx.GraphModule.recompile]
+        return [
+            program.validate,
+            pipeline.apply_pipeline,
+            PassBase.__call__,
+            fx.GraphModule.recompile,
+            ExportedProgram.run_decompositions,
+        ]
 
     def fail() -> None:
-        with shortcuts.checked_once(), shortcuts.compiled_when_called(), shortcuts.without_idle_passes():
+        with (
+            shortcuts.checked_once(),
+            shortcuts.compiled_when_called(),
+            shortcuts.decomposed_once(traced),
+            shortcuts.without_idle_passes(),
+        ):
             assert all(now is not then for now, then in zip(state()[1:], before[1:], strict=True))
             pipeline.apply_pipeline(None, None)
 
