@@ -1,4 +1,4 @@
-"""From a request to a bundle on disk: prepare, convert, write, read back, verify, put in place.
+"""From a request to a bundle on disk: prepare, convert, verify what was written, put in place.
 
 Everything happens in a staging directory beside the target. Until the last step the target is untouched.
 """
@@ -45,7 +45,7 @@ from xformer_mobile.files import exclusive_directory, output_errors, tree_sha256
 from xformer_mobile.optional import require
 from xformer_mobile.parity import Comparison, compare, run_all, tolerance_of
 from xformer_mobile.postprocess import Postprocess
-from xformer_mobile.runners import open_runner_for_format
+from xformer_mobile.runners import LooseArtifact, open_loose, open_runner_for_format
 from xformer_mobile.spec import ImageSize
 from xformer_mobile.zoo import count_macs, count_parameters, one_thread
 
@@ -89,6 +89,15 @@ class ExportRequest:
     max_drop: float = DEFAULT_DROP
     keep_log: bool = True
     processes: int = 1
+
+
+@dataclass(frozen=True)
+class Made:
+    """What has been made of one format: its entry in the manifest, what was counted in its graph, and its parity."""
+
+    entry: dict[str, Any]
+    graph: dict[str, Any]
+    parity: dict[str, Any] | None = None
 
 
 def build_bundle(request: ExportRequest, report: Report = lambda step: None) -> Bundle:
@@ -141,13 +150,20 @@ def _convert(
     target: Path,
     staging: Path,
     keep_log: bool,
-) -> dict[str, tuple[dict[str, Any], dict[str, Any]]]:
-    """Convert to these formats, one after another; returns by format what :func:`_write_artifact` does."""
+    golden: list[GoldenCase] | None,
+) -> dict[str, Made]:
+    """Convert to these formats, one after another, and verify each by the golden cases, unless there are None."""
     made = {}
     for name in formats:
         report(f"convert to {name}")
         with _logged(target, name, keep_log), one_thread():
-            made[name] = _write_artifact(CONVERTERS[name], prepared, replace(options, step=report), recipe, staging)
+            found = _write_artifact(CONVERTERS[name], prepared, replace(options, step=report), recipe, staging)
+        if golden is not None:
+            report(f"verify {name}")
+            with _logged(target, f"{name}-verify", keep_log), one_thread():
+                parity = _verify(prepared, options.precision, name, staging / FORMATS[name], golden).as_json()
+            found = replace(found, parity=parity)
+        made[name] = found
     return made
 
 
@@ -187,6 +203,7 @@ def _write_bundle(
         target=target,
         staging=staging,
         keep_log=request.keep_log,
+        golden=golden if request.verify else None,
     )
     groups = _groups(request.formats)
     if request.processes > 1 and len(groups) > 1 and request.quantize != AUTO:
@@ -196,23 +213,24 @@ def _write_bundle(
         made = {name: one for part in parts for name, one in part.items()}
     else:
         made = convert(report, request.formats)
-    artifacts = [made[name][0] for name in request.formats]
-    graphs = {name: made[name][1] for name in request.formats}
+    artifacts = [made[name].entry for name in request.formats]
+    graphs = {name: made[name].graph for name in request.formats}
     manifest = _manifest(prepared, recipe.precision, artifacts, _write_golden(golden, staging))
     if calibration is not None and recipe.calibrated:
         manifest["calibration"] = calibration.as_json()
     certificates = {entry["format"]: entry["quantization"] for entry in artifacts if "quantization" in entry}
     manifest["report"] = {"file": REPORT, "sha256": _write(staging / REPORT, _report(graphs, certificates))}
+    manifest["parity"] = {name: one.parity for name in request.formats if (one := made[name]).parity is not None}
     _write(staging / MANIFEST, manifest_bytes(manifest))
-    if request.verify:
-        written = Bundle.open(staging)
-        cases = written.golden()
-        for name in request.formats:
-            report(f"verify {name}")
-            with _logged(target, f"{name}-verify", request.keep_log):
-                manifest["parity"][name] = _verify(written, name, cases).as_json()
-        _write(staging / MANIFEST, manifest_bytes(manifest))
+    _check_digests(Bundle.open(staging))
     return manifest
+
+
+def _check_digests(bundle: Bundle) -> None:
+    """Read everything back that the manifest has the sha256 of."""
+    for name in bundle.formats:
+        bundle.artifact(name)
+    bundle.golden()
 
 
 def _groups(formats: Sequence[str]) -> list[tuple[str, ...]]:
@@ -333,10 +351,8 @@ def work_directory(target: Path) -> Path:
     return target.with_name(f"{target.name}.work")
 
 
-def _write_artifact(
-    converter: Converter, prepared: Prepared, options: Options, recipe: Recipe, staging: Path
-) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Convert to one format; returns its entry in the manifest, and what was counted in its graph.
+def _write_artifact(converter: Converter, prepared: Prepared, options: Options, recipe: Recipe, staging: Path) -> Made:
+    """Convert to one format.
 
     Raises:
         ConversionError: the artifact is not what the recipe promises.
@@ -364,7 +380,7 @@ def _write_artifact(
             raise ConversionError(f"{converter.format} is not what {recipe.name} promises: {'; '.join(misses)}")
         ratio = round(size_bytes / whole, 4)
         entry["quantization"] = {**converted.quantization, "size_ratio": ratio, **found.as_json()}
-    return entry, converted.graph
+    return Made(entry, converted.graph)
 
 
 def _report(graphs: dict[str, dict[str, Any]], certificates: dict[str, dict[str, Any]]) -> bytes:
@@ -412,21 +428,23 @@ def _manifest(
     }
 
 
-def _verify(bundle: Bundle, format: str, cases: list[GoldenCase]) -> Comparison:
+def _verify(prepared: Prepared, precision: str, format: str, path: Path, cases: list[GoldenCase]) -> Comparison:
     """Read an artifact back and hold it to the reference model's golden outputs.
 
     Raises:
         ParityError: a tolerance is missed.
     """
-    with open_runner_for_format(bundle, format, threads=1) as runner:  # the same figures each time
+    config = prepared.config
+    artifact = LooseArtifact(path, format, config.image_size, config.output_shapes(), precision)
+    with open_loose(artifact, threads=1) as runner:  # the same figures each time
         found = run_all(runner, [case.image for case in cases])
         engine = runner.engine
     comparison = compare(
         [case.outputs for case in cases],
         found,
-        bundle.postprocess(),
+        Postprocess.of(config),
         engine=engine,
-        tolerance=tolerance_of(bundle.task, bundle.precision),
+        tolerance=tolerance_of(config.task, precision),
     )
     if not comparison:
         raise ParityError(f"{format} does not agree with the reference model: {'; '.join(comparison.misses())}")

@@ -86,12 +86,12 @@ def deferred_interrupt() -> Iterator[None]:
 
 
 def _main(name: str) -> NoReturn:
-    # Before anything else is imported. A polite kill is handled like Ctrl-C: by unwinding, which removes what is
-    # unfinished.
-    signal.signal(signal.SIGINT, _stop)
-    signal.signal(signal.SIGTERM, _stop)
-    sys.unraisablehook = _unraisable
     try:
+        # Before anything else is imported. A polite kill is handled like Ctrl-C: by unwinding, which removes what is
+        # unfinished.
+        signal.signal(signal.SIGINT, _stop)
+        signal.signal(signal.SIGTERM, _stop)
+        sys.unraisablehook = _unraisable
         from xformer_mobile.cli.common import run_command
 
         run_command(name)

@@ -135,13 +135,14 @@ class LooseArtifact:
     """An artifact that is in no bundle, with what a runner has to be told of it.
 
     It takes an RGB image of bytes, uint8 (1, H, W, 3) of ``image_size``; ``output_shapes`` are those of its float32
-    outputs by name, in order.
+    outputs by name, in order; ``precision`` is the manifest's.
     """
 
     path: Path
     format: str
     image_size: ImageSize
     output_shapes: Mapping[str, tuple[int, ...]]
+    precision: str = "fp32"
 
 
 def open_runner(
@@ -169,10 +170,7 @@ def open_runner(
 
 def open_runner_for_format(bundle: Bundle, format: str, *, threads: int | None = None) -> Runner:
     """The runner of the first engine for ``format``; see :func:`open_runner`."""
-    for row in ENGINES.values():
-        if format in row.formats:
-            return _runner(bundle, row, format, threads)
-    raise UnavailableError(f"no engine of this version runs {format}")
+    return _runner(bundle, _engine_for(format), format, threads)
 
 
 def open_second_reader(bundle: Bundle, format: str, *, threads: int | None = 1) -> Runner | NoReader:
@@ -193,23 +191,31 @@ def open_second_reader(bundle: Bundle, format: str, *, threads: int | None = 1) 
     return runner
 
 
-def open_loose(artifact: LooseArtifact, engine: str, *, threads: int | None = None) -> Runner:
-    """The runner of an artifact that is in no bundle, not opened yet.
+def open_loose(artifact: LooseArtifact, engine: str | None = None, *, threads: int | None = None) -> Runner:
+    """The runner of an artifact that is in no bundle, not opened yet; without an engine's name, of its format's first.
 
     Raises:
         UsageError: an unknown engine, or one that does not run the artifact's format.
+        UnavailableError: no engine runs the artifact's format.
     """
-    row = lookup("engine", engine, ENGINES)
+    row = _engine_for(artifact.format) if engine is None else lookup("engine", engine, ENGINES)
     if artifact.format not in row.formats:
-        raise UsageError(f"{engine} runs {', '.join(row.formats)}; {artifact.path} is {artifact.format}")
+        raise UsageError(f"{row.name} runs {', '.join(row.formats)}; {artifact.path} is {artifact.format}")
     factory = getattr(importlib.import_module(f"{__name__}.{row.module}"), row.runner)
     runner: Runner = factory(artifact.path, artifact.image_size, artifact.output_shapes, threads)
+    runner.unpack_weights = artifact.precision == "int8-weights"
     return runner
 
 
 def _runner(bundle: Bundle, engine: Engine, format: str, threads: int | None) -> Runner:
     path = bundle.artifact(format).path
-    loose = LooseArtifact(path, format, bundle.image_size, bundle.output_shapes)
-    runner = open_loose(loose, engine.name, threads=threads)
-    runner.unpack_weights = bundle.precision == "int8-weights"
-    return runner
+    loose = LooseArtifact(path, format, bundle.image_size, bundle.output_shapes, bundle.precision)
+    return open_loose(loose, engine.name, threads=threads)
+
+
+def _engine_for(format: str) -> Engine:
+    """The first engine for a format."""
+    for row in ENGINES.values():
+        if format in row.formats:
+            return row
+    raise UnavailableError(f"no engine of this version runs {format}")
