@@ -165,22 +165,18 @@ def _pool_at_once(graph: fx.GraphModule) -> None:
 
 def _all_values(graph: fx.GraphModule, plan: _Plan) -> Any:
     """Runs the graph and returns every value that decides over a range, by the name that the range has."""
-    found: list[tuple[str, npt.NDArray[np.float32]]] = []
-
-    class Reader(fx.Interpreter):
-        def run_node(self, n: fx.Node) -> Any:
-            value = super().run_node(n)
-            if n.name in plan.counted:
-                found.append((plan.ranged[n.name], value.numpy()))
-            return value
-
-    reader = Reader(graph)
+    opened = fx.Graph()
+    copies: dict[fx.Node, fx.Node] = {}
+    opened.graph_copy(graph.graph, copies)
+    counted = [node for node in graph.graph.nodes if node.name in plan.counted]
+    opened.output([copies[node] for node in counted])
+    reader = fx.GraphModule(graph, opened)
 
     def run(picture: ByteImage) -> Iterator[tuple[str, npt.NDArray[np.float32]]]:
-        found.clear()
         with torch.inference_mode():
-            reader.run(torch.from_numpy(picture.copy()))
-        yield from found
+            values = reader(torch.from_numpy(picture.copy()))
+        for node, value in zip(counted, values, strict=True):
+            yield plan.ranged[node.name], value.numpy()
 
     return run
 

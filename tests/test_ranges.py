@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from xformer_mobile.ranges import CHUNK, METHODS, Histogram, ranges
+from xformer_mobile.ranges import CHUNK, METHODS, MOST, Histogram, ranges
 
 
 def counted(*tensors: np.ndarray) -> Histogram:
@@ -50,6 +50,21 @@ def test_a_large_tensor_is_counted_as_its_parts_are() -> None:
 def test_values_that_are_not_finite_are_refused() -> None:
     for bad in (np.nan, np.inf, -np.inf):
         with pytest.raises(ValueError, match="not finite"):
+            counted(np.array([0.0, bad]))
+
+
+@pytest.mark.parametrize("largest", [3e-30, 1.0, 0.4 * MOST])
+def test_the_limit_itself_is_in_the_last_bin(largest: float) -> None:
+    histogram = counted(np.array([largest, -largest, 0.0]), np.array([1.1 * largest, -2 * largest]))
+    quarter = len(histogram.counts) // 4
+    assert histogram.total == 5
+    assert histogram.counts[[0, quarter, -quarter - 1, -1]].tolist() == [1, 1, 1, 0]
+    assert counted(np.array([largest])).counts[-1] == 1
+
+
+def test_values_that_are_too_large_are_refused() -> None:
+    for bad in (1.1 * MOST, -1.1 * MOST):
+        with pytest.raises(ValueError, match="values beyond 1e\\+37"):
             counted(np.array([0.0, bad]))
 
 

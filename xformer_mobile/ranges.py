@@ -24,6 +24,9 @@ LEVELS = 256
 LEAST = 1e-30
 """Smaller magnitudes are zero."""
 
+MOST = 1e37
+"""Larger magnitudes are not counted: twice a limit that has been doubled is still a float32."""
+
 PERCENTILE = 99.999
 """Per cent of the values that the method ``percentile`` covers."""
 
@@ -47,7 +50,7 @@ class Histogram:
         """Count a tensor's values.
 
         Raises:
-            ValueError: one of them is not finite.
+            ValueError: one of them is not finite, or too large.
         """
         flat = values.ravel("K")  # in the order of memory, which takes no copy
         low, high = float(flat.min()), float(flat.max())
@@ -55,6 +58,8 @@ class Histogram:
             raise ValueError("values that are not finite")
         self.low, self.high = min(self.low, low), max(self.high, high)
         largest = max(abs(low), abs(high))
+        if largest > MOST:
+            raise ValueError(f"values beyond {MOST:g}")
         if not self.limit:
             if largest < LEAST:  # zero, for any purpose here
                 self.counts[BINS // 2] += flat.size
@@ -66,8 +71,11 @@ class Histogram:
             self.limit *= 2
         limit, bins_each = np.float32(self.limit), np.float32(BINS / (2 * self.limit))
         for start in range(0, flat.size, CHUNK):
-            index = ((flat[start : start + CHUNK] + limit) * bins_each).astype(np.int32)
-            self.counts += np.bincount(np.clip(index, 0, BINS - 1), minlength=BINS)
+            place = flat[start : start + CHUNK] + limit
+            place *= bins_each
+            counts = np.bincount(place.astype(np.int32), minlength=BINS + 1)
+            counts[BINS - 1] += counts[BINS]  # the limit itself
+            self.counts += counts[:BINS]
 
     @property
     def total(self) -> int:
