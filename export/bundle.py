@@ -227,7 +227,7 @@ def _write_bundle(
 
 
 def _check_digests(bundle: Bundle) -> None:
-    """Read everything back that the manifest has the sha256 of."""
+    """Read the artifacts and the golden cases back, and hold them to their sha256 in the manifest."""
     for name in bundle.formats:
         bundle.artifact(name)
     bundle.golden()

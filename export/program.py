@@ -49,7 +49,7 @@ def trace_program(module: nn.Module, example: tuple[Tensor, ...]) -> ExportedPro
     Raises:
         ConversionError: PyTorch can't trace the module.
     """
-    with _trace_errors(), shared_origins(), compiled_when_called():
+    with _tracing():
         return torch.export.export(module, example, strict=False)
 
 
@@ -64,15 +64,16 @@ def export_program(
         ConversionError: PyTorch can't trace the module.
     """
     program = trace_program(module, example)
-    with _trace_errors(), shared_origins(), compiled_when_called():
+    with _tracing():
         decomposed: ExportedProgram = program.run_decompositions(dict(decompositions or {}))
         return decomposed
 
 
 @contextlib.contextmanager
-def _trace_errors() -> Iterator[None]:
+def _tracing() -> Iterator[None]:
+    """Trace without gradients and without detours; whatever is raised is a ConversionError."""
     try:
-        with torch.no_grad():
+        with torch.no_grad(), shared_origins(), compiled_when_called():
             yield
     except Exception as error:  # the tracer raises whatever a module's code or its own passes raise
         raise ConversionError(f"torch.export failed: {_root_cause(error)}") from error

@@ -120,8 +120,9 @@ def without_idle_passes() -> Iterator[None]:
     run = PassBase.__call__
 
     def run_if_sought(self: PassBase, graph_module: fx.GraphModule) -> PassResult | None:
-        nodes = [node for node in graph_module.graph.nodes if node.op == "call_function"]
-        if _is_idle(type(self).__name__, nodes):
+        seeks = SOUGHT_BY.get(type(self).__name__)
+        nodes = (node for node in graph_module.graph.nodes if node.op == "call_function")
+        if seeks is not None and not any(seeks(node, _kinds(node)) for node in nodes):
             return PassResult(graph_module, False)
         return run(self, graph_module)
 
@@ -130,12 +131,6 @@ def without_idle_passes() -> Iterator[None]:
         yield
     finally:
         PassBase.__call__ = run  # type: ignore[method-assign]
-
-
-def _is_idle(name: str, nodes: list[fx.Node]) -> bool:
-    """Whether the pass of that name finds nothing to do among these nodes, as far as that is known."""
-    seeks = SOUGHT_BY.get(name)
-    return seeks is not None and not any(seeks(node, _kinds(node)) for node in nodes)
 
 
 def _kinds(node: fx.Node) -> set[str]:

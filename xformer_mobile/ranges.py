@@ -56,10 +56,10 @@ class Histogram:
         low, high = float(flat.min()), float(flat.max())
         if not (math.isfinite(low) and math.isfinite(high)):
             raise ValueError("values that are not finite")
-        self.low, self.high = min(self.low, low), max(self.high, high)
         largest = max(abs(low), abs(high))
         if largest > MOST:
             raise ValueError(f"values beyond {MOST:g}")
+        self.low, self.high = min(self.low, low), max(self.high, high)
         if not self.limit:
             if largest < LEAST:  # zero, for any purpose here
                 self.counts[BINS // 2] += flat.size
